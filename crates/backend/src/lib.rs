@@ -1,0 +1,19 @@
+//! The seam between models and devices.
+//!
+//! A model speaks to hardware through [`Backend`]: a dozen coarse operations on tensors that the
+//! device owns, over a ragged [`Batch`] and a paged key/value cache. [`reference`] implements it
+//! with the obvious arithmetic of `bantam-numerics`; `conformance` (a feature) is the property test
+//! that holds every other back end against it.
+
+mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod ops;
+pub mod reference;
+
+pub use batch::{Batch, BatchError, Span};
+pub use error::BackendError;
+pub use ops::{
+    AttentionShape, Backend, FeedForward, HeadNorm, KvFormat, KvLayout, Norm, NormKind, Rope, Store,
+};

@@ -1,0 +1,232 @@
+//! The header of a safetensors file.
+//!
+//! A file is the length of its header (u64, little-endian), the header (JSON: name → dtype, shape,
+//! data_offsets), and the data. The rules are those of the reference implementation (safetensors
+//! 0.8), which the tests hold this reader against; it is read here because the reference keeps only
+//! the last of two entries of one name, and its errors name neither tensor nor sizes.
+
+use std::fmt;
+
+use bantam_numerics::{DType, Encoding};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use crate::CheckpointError;
+use crate::mmap::MappedFile;
+use crate::tensor::{RowOrder, TensorEntry, checked_size};
+
+/// The largest header the reference implementation accepts.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Bytes of the header's length.
+const LENGTH_BYTES: usize = 8;
+
+/// The dtypes read, by the names of the format.
+const DTYPES: [(&str, DType); 12] = [
+    ("F64", DType::F64),
+    ("F32", DType::F32),
+    ("F16", DType::F16),
+    ("BF16", DType::BF16),
+    ("F8_E4M3", DType::F8E4M3),
+    ("F8_E5M2", DType::F8E5M2),
+    ("I64", DType::I64),
+    ("I32", DType::I32),
+    ("I16", DType::I16),
+    ("I8", DType::I8),
+    ("U8", DType::U8),
+    ("BOOL", DType::Bool),
+];
+
+/// Reads the tensors that a file describes; `file_number` goes into each of them.
+pub(crate) fn read_header(
+    file: &MappedFile,
+    file_number: usize,
+) -> Result<Vec<TensorEntry>, CheckpointError> {
+    let header_error = |problem| CheckpointError::Header {
+        file: file.path().to_path_buf(),
+        problem,
+    };
+    let (header, data_start) = split_header(file)?;
+    let Header(described) = serde_json::from_slice(header)
+        .map_err(|error| header_error(format!("safetensors header: {error}")))?;
+    let mut tensors = described
+        .into_iter()
+        .map(|(name, description)| check(file, file_number, data_start, name, description))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_coverage(file, data_start, &mut tensors)?;
+    check_unique(file, &mut tensors)?;
+    Ok(tensors)
+}
+
+/// The JSON bytes of the header, and where the data starts.
+fn split_header(file: &MappedFile) -> Result<(&[u8], usize), CheckpointError> {
+    let bytes = file.bytes();
+    let truncated = |what: &str, needed| CheckpointError::Truncated {
+        file: file.path().to_path_buf(),
+        what: what.to_owned(),
+        needed,
+        got: bytes.len() as u64,
+    };
+    let length = bytes
+        .first_chunk()
+        .map(|length| u64::from_le_bytes(*length))
+        .ok_or_else(|| truncated("the header length", LENGTH_BYTES as u128))?;
+    if length > MAX_HEADER_BYTES {
+        return Err(CheckpointError::Header {
+            file: file.path().to_path_buf(),
+            problem: format!(
+                "not a safetensors file: header of {length} bytes, at most {MAX_HEADER_BYTES}"
+            ),
+        });
+    }
+    let end = LENGTH_BYTES + length as usize;
+    let header = bytes
+        .get(LENGTH_BYTES..end)
+        .ok_or_else(|| truncated("the safetensors header", end as u128))?;
+    Ok((header, end))
+}
+
+/// Holds one description against the file.
+fn check(
+    file: &MappedFile,
+    file_number: usize,
+    data_start: usize,
+    name: String,
+    description: Description,
+) -> Result<TensorEntry, CheckpointError> {
+    let Description {
+        dtype,
+        shape,
+        data_offsets: (begin, end),
+    } = description;
+    let tensor_error = |problem| CheckpointError::Tensor {
+        file: file.path().to_path_buf(),
+        tensor: name.clone(),
+        problem,
+    };
+    let encoding = DTYPES
+        .iter()
+        .find(|(known, _)| *known == dtype)
+        .map(|&(_, dtype)| Encoding::Scalar(dtype))
+        .ok_or_else(|| {
+            let supported: Vec<_> = DTYPES.iter().map(|(known, _)| *known).collect();
+            tensor_error(format!(
+                "dtype {dtype} is not read; read are {}",
+                supported.join(", ")
+            ))
+        })?;
+    let (_, size) = checked_size(&shape, encoding).map_err(tensor_error)?;
+    if end.checked_sub(begin) != Some(size) {
+        return Err(tensor_error(format!(
+            "{dtype} of shape {shape:?} takes {size} bytes, data_offsets are [{begin}, {end}]"
+        )));
+    }
+    if end > file.bytes().len() - data_start {
+        return Err(CheckpointError::Truncated {
+            file: file.path().to_path_buf(),
+            what: format!("tensor `{name}`"),
+            needed: data_start as u128 + end as u128,
+            got: file.bytes().len() as u64,
+        });
+    }
+    Ok(TensorEntry {
+        name,
+        shape,
+        encoding,
+        row_order: RowOrder::Plain,
+        file: file_number,
+        bytes: data_start + begin..data_start + end,
+    })
+}
+
+/// The tensors must cover the data without overlap, hole or rest.
+fn check_coverage(
+    file: &MappedFile,
+    data_start: usize,
+    tensors: &mut [TensorEntry],
+) -> Result<(), CheckpointError> {
+    tensors.sort_by_key(|tensor| (tensor.bytes.start, tensor.bytes.end));
+    let mut covered = data_start;
+    for tensor in &*tensors {
+        if tensor.bytes.start != covered {
+            let overlaps = tensor.bytes.start < covered;
+            return Err(CheckpointError::Tensor {
+                file: file.path().to_path_buf(),
+                tensor: tensor.name.clone(),
+                problem: format!(
+                    "starts at data byte {} and {} the tensor before, which ends at {}",
+                    tensor.bytes.start - data_start,
+                    if overlaps {
+                        "overlaps"
+                    } else {
+                        "leaves a hole after"
+                    },
+                    covered - data_start
+                ),
+            });
+        }
+        covered = tensor.bytes.end;
+    }
+    let rest = file.bytes().len() - covered;
+    if rest > 0 {
+        let problem = format!("{rest} bytes after the last tensor belong to none; fetch it again");
+        return Err(CheckpointError::Header {
+            file: file.path().to_path_buf(),
+            problem,
+        });
+    }
+    Ok(())
+}
+
+fn check_unique(file: &MappedFile, tensors: &mut [TensorEntry]) -> Result<(), CheckpointError> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    match tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        None => Ok(()),
+        Some(pair) => Err(CheckpointError::Tensor {
+            file: file.path().to_path_buf(),
+            tensor: pair[0].name.clone(),
+            problem: "described twice in the header".to_owned(),
+        }),
+    }
+}
+
+/// The header's entries in file order, entries of equal names kept.
+struct Header(Vec<(String, Description)>);
+
+/// One entry of the header.
+#[derive(Deserialize)]
+struct Description {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Header, M::Error> {
+                let mut entries = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        let description = map
+                            .next_value()
+                            .map_err(|error| M::Error::custom(format!("`{name}`: {error}")))?;
+                        entries.push((name, description));
+                    }
+                }
+                Ok(Header(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}

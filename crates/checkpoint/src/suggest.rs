@@ -1,0 +1,58 @@
+//! The names a mistyped one may have meant.
+
+/// The `count` names nearest to `wanted` by edit distance, nearest first; ties in the order given.
+pub(crate) fn nearest<'a>(
+    wanted: &str,
+    names: impl Iterator<Item = &'a str>,
+    count: usize,
+) -> Vec<String> {
+    let mut ranked: Vec<_> = names
+        .map(|name| (edit_distance(wanted, name), name))
+        .collect();
+    ranked.sort_by_key(|&(distance, _)| distance);
+    ranked
+        .into_iter()
+        .take(count)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+/// Levenshtein's distance in bytes: insertions, deletions and substitutions that turn `a` into `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("same", "same"), 0);
+    }
+
+    #[test]
+    fn the_nearest_come_first() {
+        let names = [
+            "lm_head.weight",
+            "model.norm.weight",
+            "model.layers.0.mlp.up_proj.weight",
+        ];
+        assert_eq!(
+            nearest("norm.weight", names.into_iter(), 1),
+            ["model.norm.weight"]
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! `bantam bench`: what the machine can do, and how close a model comes.
+
+use bantam_cpu::ceilings;
+use bantam_engine::Executor;
+use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, bench};
+use bantam_model::{Decoder, LoadOptions, Precision};
+use bantam_numerics::ActivationFormat;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::device::Device;
+use crate::model_arg::{DeviceArgs, OpenModel};
+use crate::output;
+
+/// Measure speed, beside what this machine could do at best
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Machine(MachineArgs),
+    Model(ModelArgs),
+}
+
+/// Measure the ceilings of this machine: memory bandwidth and arithmetic
+#[derive(Debug, Args)]
+struct MachineArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measure prefill and decode of a model, as a share of this machine's limit
+///
+/// Prompts are random tokens, and choosing tokens is not part of the time. The limit is the slower
+/// of reading what a step must read at the measured bandwidth and computing what it must compute at
+/// the measured peak.
+#[derive(Debug, Args)]
+#[command(after_help = MODEL_AFTER_HELP)]
+struct ModelArgs {
+    /// Alias, Hugging Face folder, .gguf file or hub name
+    model: String,
+
+    /// Number formats to measure, separated by commas
+    #[arg(long, value_name = "FORMAT,…", default_value = "bf16,int8,int4", value_delimiter = ',')]
+    dtype: Vec<Precision>,
+
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    prompt_tokens: usize,
+
+    /// Tokens generated for each sequence
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    decode_tokens: usize,
+
+    /// Sequences side by side, several sizes separated by commas
+    #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',')]
+    batch: Vec<usize>,
+
+    /// Measurements of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    repetitions: usize,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+const MODEL_AFTER_HELP: &str = "\
+Examples:
+  bantam bench model smollm2
+  bantam bench model smollm2 --dtype int4 --prompt-tokens 512 --decode-tokens 128 --batch 1,16";
+
+/// Tokens of a prefill step.
+pub(crate) const MAX_BATCH_TOKENS: usize = 512;
+
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    match &args.what {
+        What::Machine(args) => machine(args),
+        What::Model(args) => model(args),
+    }
+}
+
+/// Measures the ceilings of the device; takes about a second.
+pub(crate) fn ceilings(device: &Device) -> Ceilings {
+    Ceilings {
+        read_bytes_per_second: ceilings::read_bandwidth(device),
+        f32_ops_per_second: ceilings::peak_flops(device, ceilings::Arithmetic::F32),
+        bf16_ops_per_second: ceilings::peak_flops(device, ceilings::Arithmetic::Bf16),
+        int8_ops_per_second: ceilings::peak_flops(device, ceilings::Arithmetic::Int8),
+    }
+}
+
+fn machine(args: &MachineArgs) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let measured = ceilings(&device);
+    let name = bantam_backend::Backend::describe(&device);
+    if args.json {
+        return output::print_json(&json!({ "device": name, "ceilings": measured }));
+    }
+    let mut table = Table::new([("ceiling", Align::Left), ("measured", Align::Right), ("", Align::Left)]);
+    let giga = |value: f64| format!("{:.1}", value / 1e9);
+    table.row(["memory, reading", &giga(measured.read_bytes_per_second), "GB/s"]);
+    table.row(["f32 multiply-add", &giga(measured.f32_ops_per_second), "Gop/s"]);
+    table.row(["bf16 dot product", &giga(measured.bf16_ops_per_second), "Gop/s"]);
+    table.row(["int8 dot product", &giga(measured.int8_ops_per_second), "Gop/s"]);
+    Ok(output::print(&format!("{name}\n{table}"))?)
+}
+
+/// Speed and the share of the limit that it reaches.
+pub(crate) struct Measured {
+    pub(crate) speed: Speed,
+    /// 0 to 1.
+    pub(crate) prefill_share: f64,
+    /// 0 to 1.
+    pub(crate) decode_share: f64,
+}
+
+/// Measures one batch size of a loaded model.
+pub(crate) fn measure(
+    decoder: &mut Decoder<Device>,
+    options: &BenchOptions,
+    machine: &Ceilings,
+    progress: &mut dyn FnMut(),
+) -> anyhow::Result<Measured> {
+    let format = match decoder.options().precision {
+        Precision::F32 => ActivationFormat::F32,
+        Precision::Bf16 | Precision::Int8 | Precision::Int4 { .. } => ActivationFormat::BF16,
+    };
+    let cost = cost(decoder);
+    let executor: &mut dyn Executor = decoder;
+    let speed = bench(executor, options, progress)?;
+    let prefill = cost.prefill(options.batch, options.prompt_tokens);
+    let middle = options.prompt_tokens as f64 + options.decode_tokens as f64 / 2.0;
+    let decode = cost.decode(options.batch, middle);
+    Ok(Measured {
+        speed,
+        prefill_share: machine.least_seconds(&prefill, format) / speed.prefill_seconds,
+        decode_share: machine.least_seconds(&decode, format) / speed.decode_step_seconds,
+    })
+}

@@ -1,0 +1,42 @@
+//! Ctrl-C.
+//!
+//! While something is under way that can stop cleanly, the first Ctrl-C asks it to; at any other
+//! time, and the second time, it ends the program at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::INTERRUPTED;
+
+/// Something that looks at [`happened`] is under way.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+/// Ctrl-C was pressed while watched.
+static HAPPENED: AtomicBool = AtomicBool::new(false);
+
+/// Takes over Ctrl-C; call once.
+pub(crate) fn install() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        let stops_cleanly = WATCHED.load(Ordering::SeqCst);
+        if !stops_cleanly || HAPPENED.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    })?;
+    Ok(())
+}
+
+/// Runs `work`, which stops soon after [`happened`] turns true.
+pub(crate) fn watched<T>(work: impl FnOnce() -> T) -> T {
+    WATCHED.store(true, Ordering::SeqCst);
+    let result = work();
+    WATCHED.store(false, Ordering::SeqCst);
+    result
+}
+
+/// Whether Ctrl-C was pressed while something was watching.
+pub(crate) fn happened() -> bool {
+    HAPPENED.load(Ordering::SeqCst)
+}
+
+/// Goes on after Ctrl-C, as a chat does with its next turn.
+pub(crate) fn forget() {
+    HAPPENED.store(false, Ordering::SeqCst);
+}

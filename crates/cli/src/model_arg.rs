@@ -1,0 +1,117 @@
+//! From what a user calls a model to a model that runs.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use bantam_checkpoint::Checkpoint;
+use bantam_checkpoint::fetch::{self, FetchEvent};
+use bantam_model::{ArchSpec, Decoder, LoadOptions, Precision};
+use bantam_text::Tokenizer;
+use clap::Args;
+
+use crate::device::{self, Device};
+use crate::output;
+
+/// How a model is loaded, for the commands that run one.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// CPU threads [default: one on each core this process may use]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+impl DeviceArgs {
+    pub(crate) fn open(self) -> anyhow::Result<Device> {
+        device::open(self.threads)
+    }
+}
+
+/// `MODEL` or `MODEL@FORMAT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModelArg {
+    /// Alias, folder, file or hub name.
+    pub(crate) name: String,
+    /// The format, where one is stated.
+    pub(crate) precision: Option<Precision>,
+}
+
+impl FromStr for ModelArg {
+    type Err = <Precision as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.rsplit_once('@') {
+            // A path may hold an @ too.
+            Some((name, format)) if !Path::new(text).exists() => {
+                Ok(Self { name: name.to_owned(), precision: Some(format.parse()?) })
+            }
+            _ => Ok(Self { name: text.to_owned(), precision: None }),
+        }
+    }
+}
+
+/// A checkpoint that is open, and what its configuration says.
+pub(crate) struct OpenModel {
+    pub(crate) name: String,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) arch: ArchSpec,
+}
+
+impl OpenModel {
+    /// Finds the model, fetching it if need be, and opens it. Reads no weights yet.
+    pub(crate) fn open(name: &str) -> anyhow::Result<Self> {
+        let path = resolve(name)?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let arch = ArchSpec::from_config(checkpoint.config())?;
+        Ok(Self { name: name.to_owned(), checkpoint, arch })
+    }
+
+    pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
+        Ok(Tokenizer::load(&self.checkpoint.tokenizer_source()?)?)
+    }
+
+    /// Loads the weights, with a progress bar.
+    pub(crate) fn load(
+        &self,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> anyhow::Result<Decoder<Device>> {
+        let bar = output::progress_bar(0, &format!("loading {}", self.name));
+        let decoder = Decoder::load(device.clone(), &self.checkpoint, options, &|progress| {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.done_bytes);
+        });
+        bar.finish_and_clear();
+        Ok(decoder?)
+    }
+}
+
+/// The local path of a model, with a progress bar if it is fetched.
+fn resolve(name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let bar = output::progress_bar(0, "");
+    let path = fetch::resolve(name, &mut |event| match event {
+        FetchEvent::Progress { done, total, name } => {
+            bar.set_message(name);
+            bar.set_length(total.unwrap_or(done));
+            bar.set_position(done);
+        }
+        // Also for a log: a download is worth a line wherever standard error goes.
+        event => bar.suspend(|| eprintln!("{event}")),
+    });
+    bar.finish_and_clear();
+    Ok(path?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_follows_the_last_at_sign() {
+        let arg: ModelArg = "org/model@int8".parse().unwrap();
+        assert_eq!(arg, ModelArg { name: "org/model".into(), precision: Some(Precision::Int8) });
+        let plain: ModelArg = "smollm2".parse().unwrap();
+        assert_eq!(plain.precision, None);
+        let wrong = "smollm2@fp3".parse::<ModelArg>().unwrap_err().to_string();
+        assert!(wrong.contains("fp3") && wrong.contains("int8"), "{wrong}");
+    }
+}

@@ -1,0 +1,149 @@
+//! The paged key/value cache, stored as panels so that attention is two matrix products.
+//!
+//! For each (layer, block, head), keys come first: one panel for every 16 tokens, with D along k.
+//! Then values: one panel for every 16 elements of D, with the block's tokens along k. So q·Kᵀ and
+//! p·V both run the inner loop of a linear layer, and a block is one contiguous read.
+
+use crate::aligned::AlignedBytes;
+use crate::attention::CHUNK;
+use crate::element::Element;
+use crate::layout::{PanelFormat, QUAD};
+use crate::simd::LANES;
+use bantam_backend::{BackendError, KvFormat, KvLayout};
+
+/// Cached keys and values of one model.
+#[derive(Debug)]
+pub struct CpuCache {
+    pub(crate) layout: KvLayout,
+    pub(crate) format: PanelFormat,
+    data: AlignedBytes,
+    /// Bytes of the keys of one (layer, block, head).
+    key_bytes: usize,
+    /// Bytes of one panel of values.
+    value_panel_bytes: usize,
+}
+
+impl CpuCache {
+    pub(crate) fn new(layout: &KvLayout) -> Result<Self, BackendError> {
+        if !layout.block_tokens.is_multiple_of(LANES) || !CHUNK.is_multiple_of(layout.block_tokens)
+        {
+            return Err(BackendError::Unsupported {
+                op: "cache",
+                what: format!("a block of {} tokens", layout.block_tokens),
+                backend: "cpu".to_owned(),
+                way_out: format!("use a power of two from {LANES} to {CHUNK}"),
+            });
+        }
+        let format = match layout.format {
+            KvFormat::F32 => PanelFormat::F32,
+            KvFormat::BF16 => PanelFormat::Bf16,
+        };
+        let key_panels = layout.block_tokens / LANES;
+        let key_bytes = key_panels * layout.head_dim.div_ceil(QUAD) * format.quad_bytes();
+        let value_panel_bytes = layout.block_tokens / QUAD * format.quad_bytes();
+        let head_bytes = key_bytes + layout.head_dim.div_ceil(LANES) * value_panel_bytes;
+        let len = layout.layers * layout.blocks * layout.kv_heads * head_bytes;
+        let data = AlignedBytes::filled(len, 0);
+        Ok(Self {
+            layout: *layout,
+            format,
+            data,
+            key_bytes,
+            value_panel_bytes,
+        })
+    }
+
+    /// Bytes that the cache occupies.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    fn head_bytes(&self) -> usize {
+        self.key_bytes + self.layout.head_dim.div_ceil(LANES) * self.value_panel_bytes
+    }
+
+    fn head_offset(&self, layer: usize, block: usize, head: usize) -> usize {
+        ((layer * self.layout.blocks + block) * self.layout.kv_heads + head) * self.head_bytes()
+    }
+
+    /// Panel `panel` of the keys of a block: tokens `16·panel..`, D along k.
+    pub(crate) fn keys(&self, layer: usize, block: usize, head: usize, panel: usize) -> *const u8 {
+        let panel_bytes = self.layout.head_dim.div_ceil(QUAD) * self.format.quad_bytes();
+        self.data.bytes()[self.head_offset(layer, block, head) + panel * panel_bytes..].as_ptr()
+    }
+
+    /// Panel `panel` of the values of a block: elements `16·panel..` of D, tokens along k.
+    pub(crate) fn values(
+        &self,
+        layer: usize,
+        block: usize,
+        head: usize,
+        panel: usize,
+    ) -> *const u8 {
+        let values = self.head_offset(layer, block, head) + self.key_bytes;
+        self.data.bytes()[values + panel * self.value_panel_bytes..].as_ptr()
+    }
+
+    /// A handle through which the tasks of one operation write disjoint slots.
+    pub(crate) fn writer(&mut self) -> CacheWriter<'_> {
+        let data = self.data.as_mut_ptr();
+        CacheWriter { cache: self, data }
+    }
+}
+
+/// Writes tokens into a cache from several threads.
+#[derive(Clone, Copy)]
+pub(crate) struct CacheWriter<'a> {
+    cache: &'a CpuCache,
+    data: *mut u8,
+}
+
+// SAFETY: `put` requires its callers to write disjoint slots.
+unsafe impl Sync for CacheWriter<'_> {}
+
+impl CacheWriter<'_> {
+    /// Stores one token's key and value of a head, `[D]` each.
+    ///
+    /// # Safety
+    /// `E` matches the cache's format, and no other thread writes or reads this slot meanwhile;
+    /// slot 0 of a block also clears the block's other slots of this head, so a block's first token
+    /// comes from the thread that writes the rest, or before it.
+    #[inline(always)]
+    pub(crate) unsafe fn put<E: Element>(
+        &self,
+        layer: usize,
+        block: usize,
+        place: usize,
+        head: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let cache = self.cache;
+        debug_assert!(layer < cache.layout.layers && block < cache.layout.blocks);
+        let quad_len = cache.format.quad_bytes() / size_of::<E>();
+        // SAFETY: all indices below stay inside the (layer, block, head) region by construction.
+        unsafe {
+            let start = self.data.add(cache.head_offset(layer, block, head));
+            let keys = start.cast::<E>();
+            let values = start.add(cache.key_bytes).cast::<E>();
+            if place == 0 {
+                // What an earlier owner left may be NaN, and zero probability times NaN is NaN.
+                let len = cache.head_bytes() - cache.key_bytes;
+                start.add(cache.key_bytes).write_bytes(0, len);
+            }
+            let key_panel = place / LANES * key.len().div_ceil(QUAD) * quad_len;
+            for (d, &number) in key.iter().enumerate() {
+                let at = key_panel + d / QUAD * quad_len + E::index(place % LANES, d % QUAD);
+                keys.add(at).write(E::from_f32(number));
+            }
+            let panel_len = cache.value_panel_bytes / size_of::<E>();
+            for (d, &number) in value.iter().enumerate() {
+                let quad = d / LANES * panel_len + place / QUAD * quad_len;
+                values
+                    .add(quad + E::index(d % LANES, place % QUAD))
+                    .write(E::from_f32(number));
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Sixteen lanes in pairs of AVX2 registers.
+
+use super::{Kernel, Simd};
+use std::arch::x86_64::*;
+
+/// AVX2 with FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// Enters a kernel with AVX2 enabled.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn run<K: Kernel>(kernel: K) {
+    // SAFETY: the caller detected AVX2.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+type F = [__m256; 2];
+
+/// bf16 codes of the levels −8..=7: the low bytes and the high bytes, indexed by nibble.
+const LEVEL_BYTES: [[i8; 16]; 2] = {
+    let mut bytes = [[0; 16]; 2];
+    let mut nibble = 0;
+    while nibble < 16 {
+        let bits = ((nibble as i32 - 8) as f32).to_bits() >> 16;
+        bytes[0][nibble] = (bits & 0xff) as i8;
+        bytes[1][nibble] = (bits >> 8) as i8;
+        nibble += 1;
+    }
+    bytes
+};
+
+// SAFETY of every block below: the trait's contract gives pointers to as many elements as are read,
+// and calls happen only below `run`.
+impl Simd for Avx2 {
+    type F = F;
+    type Pairs = [__m256i; 2];
+    type Pair = __m256i;
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> F {
+        unsafe { [_mm256_set1_ps(value); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> F {
+        unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: F) {
+        unsafe {
+            _mm256_storeu_ps(to, value[0]);
+            _mm256_storeu_ps(to.add(8), value[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: F, b: F) -> F {
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: F, b: F) -> F {
+        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: F, b: F) -> F {
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn div(a: F, b: F) -> F {
+        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn max(a: F, b: F) -> F {
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn min(a: F, b: F) -> F {
+        unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F, b: F, c: F) -> F {
+        unsafe {
+            [
+                _mm256_fmadd_ps(a[0], b[0], c[0]),
+                _mm256_fmadd_ps(a[1], b[1], c[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn round(a: F) -> F {
+        unsafe {
+            a.map(|a| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+        }
+    }
+    #[inline(always)]
+    unsafe fn exp2_integral(n: F) -> F {
+        unsafe {
+            n.map(|n| {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn zero_below(a: F, bound: f32, value: F) -> F {
+        unsafe {
+            let bound = _mm256_set1_ps(bound);
+            let keep = a.map(|a| _mm256_cmp_ps::<_CMP_GE_OQ>(a, bound));
+            [
+                _mm256_and_ps(keep[0], value[0]),
+                _mm256_and_ps(keep[1], value[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: F) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(a[0], a[1]);
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(a: F) -> f32 {
+        unsafe {
+            let eight = _mm256_max_ps(a[0], a[1]);
+            let four = _mm_max_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> F {
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, value: F) {
+        unsafe {
+            // Round to nearest even: add half of the last kept place, minus one where it is even.
+            let rounded = value.map(|v| {
+                let bits = _mm256_castps_si256(v);
+                let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let bias = _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff));
+                let upper = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
+                // A NaN must stay one: the addition could carry it into a number.
+                let quiet = _mm256_or_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(0x40));
+                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+                _mm256_blendv_epi8(upper, quiet, nan)
+            });
+            let packed = _mm256_packus_epi32(rounded[0], rounded[1]);
+            _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs {
+        unsafe {
+            [
+                _mm256_loadu_si256(from.cast()),
+                _mm256_loadu_si256(from.add(16).cast()),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn pairs_i8(from: *const i8) -> Self::Pairs {
+        unsafe {
+            // An 8-bit integer is exact in the upper half of its f32.
+            let upper = |at: usize| {
+                let levels = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(at).cast()));
+                _mm256_srli_epi32::<16>(_mm256_castps_si256(_mm256_cvtepi32_ps(levels)))
+            };
+            let pack = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+            [pack(upper(0), upper(8)), pack(upper(16), upper(24))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2] {
+        unsafe {
+            let low_bytes = _mm_loadu_si128(LEVEL_BYTES[0].as_ptr().cast());
+            let high_bytes = _mm_loadu_si128(LEVEL_BYTES[1].as_ptr().cast());
+            let nibble = _mm_set1_epi8(0xf);
+            let widen = |nibbles: __m128i| {
+                let low = _mm_shuffle_epi8(low_bytes, nibbles);
+                let high = _mm_shuffle_epi8(high_bytes, nibbles);
+                _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high))
+            };
+            let bytes = [
+                _mm_loadu_si128(from.cast()),
+                _mm_loadu_si128(from.add(16).cast()),
+            ];
+            [
+                bytes.map(|b| widen(_mm_and_si128(b, nibble))),
+                bytes.map(|b| widen(_mm_and_si128(_mm_srli_epi16::<4>(b), nibble))),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(to: *mut u16, pairs: Self::Pairs) {
+        unsafe {
+            _mm256_storeu_si256(to.cast(), pairs[0]);
+            _mm256_storeu_si256(to.add(16).cast(), pairs[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const u16) -> Self::Pair {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: F, w: Self::Pairs, x: Self::Pair) -> F {
+        unsafe {
+            // The even element is the lower half of each 32 bits, the odd one the upper half.
+            let even = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
+            let odd = |v| {
+                _mm256_castsi256_ps(_mm256_and_si256(
+                    v,
+                    _mm256_set1_epi32(0xffff_0000u32 as i32),
+                ))
+            };
+            let step =
+                |acc, w| _mm256_fmadd_ps(odd(w), odd(x), _mm256_fmadd_ps(even(w), even(x), acc));
+            [step(acc[0], w[0]), step(acc[1], w[1])]
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Sixteen lanes of arithmetic, and the instruction sets that provide them.
+//!
+//! A kernel is written once, generic over [`Simd`], and compiled for each instruction set;
+//! [`Isa::run`] enters the right copy. Kernels and their helpers are `#[inline(always)]`, so that
+//! everything lands inside the one function that enables the instructions.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Lanes of [`Simd::F`], and columns of a weight panel.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen f32 lanes, and bf16 pairs to feed them.
+///
+/// # Safety
+/// Methods may use instructions of the set: call them only below [`Isa::run`]. Pointers must be
+/// valid for the number of elements that the method names.
+pub(crate) trait Simd: Copy + 'static {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 pairs of bf16: two consecutive k for each of 16 columns.
+    type Pairs: Copy;
+    /// One pair of bf16, the same in all lanes.
+    type Pair: Copy;
+    /// Whether registers suffice for the large tiles.
+    const WIDE: bool;
+
+    unsafe fn splat(value: f32) -> Self::F;
+    unsafe fn load(from: *const f32) -> Self::F;
+    unsafe fn store(to: *mut f32, value: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// `a·b + c`.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// To the nearest integer.
+    unsafe fn round(a: Self::F) -> Self::F;
+    /// 2ⁿ for integral −126 ≤ n ≤ 127.
+    unsafe fn exp2_integral(n: Self::F) -> Self::F;
+    /// `value` where `a ≥ bound`, zero elsewhere (also where a is NaN).
+    unsafe fn zero_below(a: Self::F, bound: f32, value: Self::F) -> Self::F;
+    /// The sum of all lanes, in an order of its own.
+    unsafe fn sum(a: Self::F) -> f32;
+    /// The largest lane.
+    unsafe fn largest(a: Self::F) -> f32;
+    /// 16 × f16, widened.
+    unsafe fn load_f16(from: *const u16) -> Self::F;
+    /// Rounds to nearest even bf16.
+    unsafe fn store_bf16(to: *mut u16, value: Self::F);
+
+    /// 32 × bf16.
+    unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs;
+    /// 32 × i8, exact in bf16.
+    unsafe fn pairs_i8(from: *const i8) -> Self::Pairs;
+    /// 32 bytes of nibbles, level + 8 each: the low ones, then the high ones.
+    unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2];
+    /// Writes 32 × bf16.
+    unsafe fn store_pairs(to: *mut u16, pairs: Self::Pairs);
+    /// Two bf16 for every lane.
+    unsafe fn splat_pair(from: *const u16) -> Self::Pair;
+    /// `acc + w₀·x₀ + w₁·x₁` in each lane, f32 accumulation.
+    unsafe fn dot(acc: Self::F, w: Self::Pairs, x: Self::Pair) -> Self::F;
+
+    /// eˣ within 2 units in the last place; zero below −87.3.
+    #[inline(always)]
+    unsafe fn exp(x: Self::F) -> Self::F {
+        const LOWEST: f32 = -87.3;
+        // SAFETY: same contract as the caller's.
+        unsafe {
+            let clamped = Self::min(Self::max(x, Self::splat(LOWEST)), Self::splat(88.3));
+            let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
+            // ln 2 in two parts, so that r keeps its last bits.
+            let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
+            let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
+            // The Taylor series of eʳ on |r| ≤ ln2/2, to the seventh power.
+            let mut p = Self::splat(1.0 / 5040.0);
+            for c in [
+                1.0 / 720.0,
+                1.0 / 120.0,
+                1.0 / 24.0,
+                1.0 / 6.0,
+                0.5,
+                1.0,
+                1.0,
+            ] {
+                p = Self::fma(p, r, Self::splat(c));
+            }
+            Self::zero_below(x, LOWEST, Self::mul(p, Self::exp2_integral(n)))
+        }
+    }
+
+    /// The first `n ≤ 16` elements, the rest `fill`.
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize, fill: f32) -> Self::F {
+        // SAFETY: the caller's pointer holds n elements; the buffer holds all 16.
+        unsafe {
+            if n >= LANES {
+                return Self::load(from);
+            }
+            let mut buffer = [fill; LANES];
+            std::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), n);
+            Self::load(buffer.as_ptr())
+        }
+    }
+
+    /// Stores the first `n ≤ 16` lanes.
+    #[inline(always)]
+    unsafe fn store_part(to: *mut f32, n: usize, value: Self::F) {
+        // SAFETY: as for `load_part`.
+        unsafe {
+            if n >= LANES {
+                return Self::store(to, value);
+            }
+            let mut buffer = [0.0; LANES];
+            Self::store(buffer.as_mut_ptr(), value);
+            std::ptr::copy_nonoverlapping(buffer.as_ptr(), to, n);
+        }
+    }
+}
+
+/// A piece of work that is compiled for each instruction set.
+pub(crate) trait Kernel {
+    /// Does the work.
+    ///
+    /// # Safety
+    /// Only [`Isa::run`] may call this. Implementations must be `#[inline(always)]`.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// An instruction set that the kernels are compiled for.
+///
+/// ```
+/// use bantam_cpu::Isa;
+/// assert!(Isa::available().contains(&Isa::Scalar));
+/// assert_eq!("avx2".parse(), Ok(Isa::Avx2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust, for every machine.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL and BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later).
+    Avx512,
+}
+
+impl Isa {
+    /// The sets that this machine has, slowest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        [Self::Scalar, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .filter(|isa| isa.detected())
+            .collect()
+    }
+
+    /// The fastest set that this machine has.
+    #[must_use]
+    pub fn best() -> Self {
+        *Self::available()
+            .last()
+            .expect("scalar code runs everywhere")
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn detected(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            Self::Avx512 => {
+                Self::Avx2.detected()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bf16")
+            }
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detected(self) -> bool {
+        self == Self::Scalar
+    }
+
+    /// Runs a kernel with these instructions.
+    ///
+    /// # Panics
+    /// If the machine lacks them.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) {
+        match self {
+            // SAFETY: scalar code needs nothing.
+            Self::Scalar => unsafe { kernel.run::<scalar::Scalar>() },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa` in use was detected when the back end was made.
+            Self::Avx2 => unsafe { avx2::run(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512::run(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => unreachable!("refused when the back end was made"),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        })
+    }
+}
+
+/// The text names no instruction set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown instruction set '{0}'; use scalar, avx2 or avx512")]
+pub struct UnknownIsa(String);
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(text: &str) -> Result<Self, UnknownIsa> {
+        [Self::Scalar, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .find(|isa| isa.to_string() == text)
+            .ok_or_else(|| UnknownIsa(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct ExpOf<'a>(&'a mut [f32; LANES]);
+
+    impl Kernel for ExpOf<'_> {
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            // SAFETY: the array has 16 elements.
+            unsafe { S::store(self.0.as_mut_ptr(), S::exp(S::load(self.0.as_ptr()))) }
+        }
+    }
+
+    #[test]
+    fn exp_is_accurate_on_every_isa() {
+        for isa in Isa::available() {
+            for step in 0..4000 {
+                let mut x = [0.0; LANES];
+                for (i, x) in x.iter_mut().enumerate() {
+                    *x = -87.0 + (step * LANES + i) as f32 * (175.0 / 64000.0);
+                }
+                let mut got = x;
+                isa.run(ExpOf(&mut got));
+                for (x, got) in x.into_iter().zip(got) {
+                    let want = f64::from(x).exp();
+                    let error = (f64::from(got) - want).abs() / want;
+                    assert!(error < 2.5e-7, "{isa}: exp({x}) = {got}, expected {want}");
+                }
+            }
+            let mut special = [f32::NEG_INFINITY; LANES];
+            isa.run(ExpOf(&mut special));
+            assert_eq!(special, [0.0; LANES], "{isa}");
+        }
+    }
+
+    /// What a kernel reads in `Primitives`, and where it writes.
+    struct Primitives<'a> {
+        bytes: &'a [u8; 64],
+        x: [u16; 2],
+        out: &'a mut [[f32; LANES]; 6],
+        stored: &'a mut [u16; LANES],
+    }
+
+    impl Kernel for Primitives<'_> {
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            let p = self.bytes.as_ptr();
+            // SAFETY: every read below stays within 64 bytes, every write within its array.
+            unsafe {
+                let x = S::splat_pair(self.x.as_ptr());
+                let zero = S::splat(0.0);
+                let [low, high] = S::pairs_i4(p);
+                let rows = [
+                    S::dot(zero, S::pairs_bf16(p.cast()), x),
+                    S::dot(zero, S::pairs_i8(p.cast()), x),
+                    S::dot(zero, low, x),
+                    S::dot(zero, high, x),
+                    S::load_f16(p.cast()),
+                    S::round(S::mul(S::load_f16(p.cast()), S::splat(3.0))),
+                ];
+                for (out, row) in self.out.iter_mut().zip(rows) {
+                    S::store(out.as_mut_ptr(), row);
+                }
+                S::store_bf16(self.stored.as_mut_ptr(), rows[4]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_isa_reads_panels_alike() {
+        // Small finite bf16 and f16 patterns: high bytes 0x3c..0x40, arbitrary low bytes.
+        let mut bytes = [0u8; 64];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = if i % 2 == 1 {
+                0x3c + (i / 2 % 4) as u8
+            } else {
+                (i * 37 % 251) as u8
+            };
+        }
+        let x = [
+            half::bf16::from_f32(1.5).to_bits(),
+            half::bf16::from_f32(-0.25).to_bits(),
+        ];
+        let bf16_at = |i: usize| {
+            half::bf16::from_bits(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])).to_f32()
+        };
+        let i4_at = |i: usize, shift: u32| f32::from(bytes[i] >> shift & 0xf) - 8.0;
+        let pair = |f: &dyn Fn(usize) -> f32, n: usize| f(2 * n) * 1.5 + f(2 * n + 1) * -0.25;
+        for isa in Isa::available() {
+            let mut out = [[0.0; LANES]; 6];
+            let mut stored = [0u16; LANES];
+            isa.run(Primitives {
+                bytes: &bytes,
+                x,
+                out: &mut out,
+                stored: &mut stored,
+            });
+            for n in 0..LANES {
+                let f16 =
+                    half::f16::from_bits(u16::from_le_bytes([bytes[2 * n], bytes[2 * n + 1]]));
+                let want = [
+                    pair(&bf16_at, n),
+                    pair(&|i| f32::from(bytes[i] as i8), n),
+                    pair(&|i| i4_at(i, 0), n),
+                    pair(&|i| i4_at(i, 4), n),
+                    f16.to_f32(),
+                    (f16.to_f32() * 3.0).round_ties_even(),
+                ];
+                for (row, want) in want.into_iter().enumerate() {
+                    let got = out[row][n];
+                    assert!(
+                        (got - want).abs() <= want.abs() * 1e-6,
+                        "{isa} row {row} lane {n}: {got} instead of {want}"
+                    );
+                }
+                assert_eq!(
+                    stored[n],
+                    half::bf16::from_f32(f16.to_f32()).to_bits(),
+                    "{isa}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What a model can do and what making it small has cost: perplexity, divergence and speed.
+//!
+//! * [`evaluate`] scores a text under several models side by side: [`Perplexity`] of each and
+//!   [`Divergence`] from the first;
+//! * [`Convention`] says how the text is cut and which tokens count, and is printed with the numbers;
+//! * [`bench`] measures prefill and decode speed; [`Ceilings`] and [`ModelCost`] say how fast they
+//!   could be on this machine;
+//! * [`Table`] prints all of it.
+
+mod bench;
+mod divergence;
+mod error;
+mod evaluate;
+mod machine;
+mod perplexity;
+mod report;
+mod windows;
+
+pub use bench::{BenchOptions, Speed, bench};
+pub use divergence::Divergence;
+pub use error::EvalError;
+pub use evaluate::{Baseline, Score, evaluate, tokens_to_run};
+pub use machine::{Ceilings, ModelCost, Work};
+pub use perplexity::Perplexity;
+pub use report::{Align, Table};
+pub use windows::{Convention, DEFAULT_WINDOW, Window};
+
+/// A text written for measuring: some 5,000 words of prose, dialogue, instructions, science, code
+/// and letters, so that no single domain decides the number.
+pub const EVAL_TEXT: &str = include_str!("../data/bantam-eval.txt");

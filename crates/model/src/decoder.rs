@@ -1,0 +1,294 @@
+//! The one decoder: every family's forward pass.
+
+use std::sync::atomic::AtomicU64;
+
+use bantam_backend::{AttentionShape, Backend, Batch, KvLayout, Rope, Store};
+use bantam_checkpoint::{Checkpoint, Format};
+
+use crate::arch::{ArchSpec, Positions, Residual};
+use crate::batch::BatchLimits;
+use crate::error::ModelError;
+use crate::load::{Layer, Linear, LoadProgress, Loader, Weights, finite_values};
+use crate::options::LoadOptions;
+use crate::plan::MemoryPlan;
+use crate::rope::RopeScaling;
+use crate::stored::ROPE_DIVISORS;
+
+/// A decoder-only transformer on a device, with its key/value cache.
+///
+/// ```no_run
+/// use bantam_backend::{Batch, reference::Reference};
+/// use bantam_checkpoint::Checkpoint;
+/// use bantam_model::{Decoder, LoadOptions};
+///
+/// let checkpoint = Checkpoint::open("model".as_ref())?;
+/// let mut decoder = Decoder::load(Reference, &checkpoint, &LoadOptions::default(), &|_| {})?;
+/// let mut batch = Batch::default();
+/// batch.push(&[504, 3575, 282], 0, &[0])?; // three tokens of a new sequence in block 0
+/// batch.want_last_logits();
+/// let logits = decoder.forward(&batch)?;
+/// assert_eq!(logits.len(), decoder.arch().sizes.vocabulary);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Decoder<B: Backend> {
+    backend: B,
+    arch: ArchSpec,
+    options: LoadOptions,
+    plan: MemoryPlan,
+    weights: Weights<B>,
+    /// The attention of each layer.
+    shapes: Vec<AttentionShape>,
+    rope: Option<Rope>,
+    layout: KvLayout,
+    cache: B::Cache,
+    workspace: Workspace<B>,
+}
+
+/// The activations of a step, made once for the largest. T is the tokens of the step, R its logit
+/// rows.
+struct Workspace<B: Backend> {
+    /// The residual stream, `[T, C]`.
+    hidden: B::Tensor,
+    /// A norm's output, `[T, C]`.
+    normed: B::Operand,
+    /// Queries, keys and values, `[T, (H+2G)·D]`.
+    qkv: B::Tensor,
+    /// Attention's output, `[T, H·D]`.
+    attended: B::Operand,
+    /// Gate and up, `[T, 2F]`, or the one matrix's output, `[T, F]`.
+    inner: B::Tensor,
+    /// After the non-linearity, `[T, F]`.
+    activated: B::Operand,
+    /// The rows whose logits are wanted, `[R, C]`.
+    selected: B::Tensor,
+    /// These after the last norm, `[R, C]`.
+    selected_normed: B::Operand,
+    /// `[R, V]`.
+    logits: B::Tensor,
+}
+
+impl<B: Backend> Workspace<B> {
+    fn new(backend: &B, arch: &ArchSpec, options: &LoadOptions) -> Self {
+        let columns = arch.workspace_columns();
+        let format = options.precision.activation();
+        let (tokens, rows) = (options.max_batch_tokens, options.max_logit_rows);
+        let tensor = |rows, columns: u64| backend.tensor(rows, columns as usize);
+        let operand = |rows, columns: u64| backend.operand(rows, columns as usize, format);
+        Self {
+            hidden: tensor(tokens, columns.hidden),
+            normed: operand(tokens, columns.hidden),
+            qkv: tensor(tokens, columns.qkv),
+            attended: operand(tokens, columns.attended),
+            inner: tensor(tokens, columns.inner),
+            activated: operand(tokens, columns.activated),
+            selected: tensor(rows, columns.hidden),
+            selected_normed: operand(rows, columns.hidden),
+            logits: tensor(rows, columns.logits),
+        }
+    }
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Loads a model onto a device. Configuration, tensor shapes and memory are checked first, in
+    /// milliseconds; `progress` is called from several threads.
+    ///
+    /// # Errors
+    /// If the network is not supported, an option is out of range, memory exceeds the budget, or a
+    /// tensor is missing, of another shape, not read by this network, or not finite.
+    pub fn load(
+        backend: B,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<Self, ModelError> {
+        Self::load_as(describe(checkpoint)?, backend, checkpoint, options, progress)
+    }
+
+    /// The same for a network described by hand instead of by the checkpoint's configuration.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_as(
+        arch: ArchSpec,
+        backend: B,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<Self, ModelError> {
+        arch.validate()?;
+        let plan = MemoryPlan::new(&arch, options, backend.block_tokens())?;
+        arch.check_tensors(checkpoint)?;
+        let layout = options.kv_layout(&arch, backend.block_tokens())?;
+        let loader = Loader {
+            backend: &backend,
+            checkpoint,
+            arch: &arch,
+            precision: options.precision,
+            total_bytes: plan.weights_bytes,
+            progress,
+            done_bytes: AtomicU64::new(0),
+        };
+        let weights = loader.weights()?;
+        let rope = match &arch.positions {
+            Positions::Rotary(rotary) => Some(rotary.table(plan.max_context)),
+            Positions::Alibi { .. } | Positions::Learned => None,
+        };
+        Ok(Self {
+            weights,
+            shapes: (0..arch.sizes.layers).map(|layer| arch.attention_shape(layer)).collect(),
+            rope,
+            cache: backend.cache(&layout)?,
+            workspace: Workspace::new(&backend, &arch, options),
+            layout,
+            plan,
+            options: options.clone(),
+            arch,
+            backend,
+        })
+    }
+
+    /// Runs one step: appends the batch's tokens to the cache and returns the logits of
+    /// `batch.logit_rows`, `[R, V]`.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model or the options it was loaded with; nothing has run then.
+    pub fn forward(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        let Self { arch, options, layout, .. } = self;
+        BatchLimits { arch, options, layout }.check(batch)?;
+        self.backend.embed(&self.weights.embedding, &batch.tokens, &mut self.workspace.hidden)?;
+        for index in 0..self.weights.layers.len() {
+            self.run_layer(index, batch)?;
+        }
+        if batch.logit_rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.run_head(&batch.logit_rows)
+    }
+
+    /// Adds one layer's attention and feed-forward network to the residual stream.
+    fn run_layer(&mut self, index: usize, batch: &Batch) -> Result<(), ModelError> {
+        let Self { backend, weights, shapes, rope, cache, workspace: w, arch, .. } = self;
+        let Layer { qkv, head_norm, attention_out, feed_forward_in, feed_forward_out, .. } =
+            &weights.layers[index];
+        let layer = &weights.layers[index];
+        let shape = &shapes[index];
+
+        backend.norm(&w.hidden, &layer.attention_norm, &mut w.normed)?;
+        backend.linear(&w.normed, &qkv.weight, qkv.bias.as_ref(), Store::Replace, &mut w.qkv)?;
+        let (head_norm, rope) = (head_norm.as_ref(), rope.as_ref());
+        backend.append(&mut w.qkv, shape, head_norm, rope, batch, index, cache)?;
+        backend.attention(&w.qkv, shape, batch, index, cache, &mut w.attended)?;
+        // In a parallel layer both halves read the stream before either adds to it.
+        let sequential = arch.residual == Residual::Sequential;
+        if sequential {
+            add_linear(backend, &w.attended, attention_out, &mut w.hidden)?;
+        }
+        if let Some(norm) = &layer.feed_forward_norm {
+            backend.norm(&w.hidden, norm, &mut w.normed)?;
+        }
+        let (weight, bias) = (&feed_forward_in.weight, feed_forward_in.bias.as_ref());
+        backend.linear(&w.normed, weight, bias, Store::Replace, &mut w.inner)?;
+        backend.feed_forward(&w.inner, arch.feed_forward.kind, &mut w.activated)?;
+        if !sequential {
+            add_linear(backend, &w.attended, attention_out, &mut w.hidden)?;
+        }
+        add_linear(backend, &w.activated, feed_forward_out, &mut w.hidden)
+    }
+
+    /// The logits of some rows of the residual stream.
+    fn run_head(&mut self, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
+        let Self { backend, weights, workspace: w, .. } = self;
+        let (weight, bias) = match &weights.untied_head {
+            Some(head) => (&head.weight, head.bias.as_ref()),
+            None => (&weights.embedding, None),
+        };
+        backend.select_rows(&w.hidden, rows, &mut w.selected)?;
+        backend.norm(&w.selected, &weights.final_norm, &mut w.selected_normed)?;
+        backend.linear(&w.selected_normed, weight, bias, Store::Replace, &mut w.logits)?;
+        Ok(backend.read(&w.logits))
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn arch(&self) -> &ArchSpec {
+        &self.arch
+    }
+
+    /// The memory it holds.
+    #[must_use]
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The options it was loaded with.
+    #[must_use]
+    pub fn options(&self) -> &LoadOptions {
+        &self.options
+    }
+
+    /// Bytes of all weights as stored, counted while loading.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.bytes
+    }
+
+    /// The shape of the key/value cache.
+    #[must_use]
+    pub fn kv_layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// B: blocks of the cache.
+    #[must_use]
+    pub fn num_blocks(&self) -> usize {
+        self.layout.blocks
+    }
+
+    /// S: tokens that a block holds.
+    #[must_use]
+    pub fn block_tokens(&self) -> usize {
+        self.layout.block_tokens
+    }
+}
+
+/// `out += x·Wᵀ + b`.
+fn add_linear<B: Backend>(
+    backend: &B,
+    x: &B::Operand,
+    linear: &Linear<B>,
+    out: &mut B::Tensor,
+) -> Result<(), ModelError> {
+    Ok(backend.linear(x, &linear.weight, linear.bias.as_ref(), Store::Add, out)?)
+}
+
+/// The network of a checkpoint: its configuration, and the frequency divisors of GGUF files.
+fn describe(checkpoint: &Checkpoint) -> Result<ArchSpec, ModelError> {
+    let file = match checkpoint.format() {
+        Format::Safetensors => checkpoint.path().join("config.json"),
+        Format::Gguf => checkpoint.path().to_path_buf(),
+    };
+    let file = file.display().to_string();
+    let mut arch = ArchSpec::from_config_file(checkpoint.config(), &file)?;
+    if !checkpoint.has_tensor(ROPE_DIVISORS) {
+        return Ok(arch);
+    }
+    let divisors = finite_values(&checkpoint.tensor(ROPE_DIVISORS)?)?;
+    if let Positions::Rotary(rotary) = &mut arch.positions {
+        if rotary.scaling != RopeScaling::None {
+            return Err(ModelError::BadValue {
+                file,
+                key: "rope_scaling".to_owned(),
+                got: "a rule of its own".to_owned(),
+                expected: format!("none beside the tensor {ROPE_DIVISORS}"),
+            });
+        }
+        rotary.scaling = RopeScaling::Divisors(divisors);
+    }
+    Ok(arch)
+}

@@ -1,0 +1,157 @@
+//! Reading `config.json`: typed values, and errors that name the key and the file.
+
+use bantam_numerics::reference::Activation;
+use serde_json::{Map, Value};
+
+use crate::error::ModelError;
+
+/// A Hugging Face configuration, or an object inside it.
+#[derive(Clone, Copy)]
+pub(crate) struct Config<'a> {
+    values: &'a Map<String, Value>,
+    file: &'a str,
+    model_type: &'a str,
+    /// What to write before a key: the path of the object, such as `rope_scaling.`.
+    prefix: &'a str,
+}
+
+impl<'a> Config<'a> {
+    pub(crate) fn new(config: &'a Value, file: &'a str) -> Result<Self, ModelError> {
+        let Some(values) = config.as_object() else {
+            return Err(ModelError::BadValue {
+                file: file.to_owned(),
+                key: "(the whole file)".to_owned(),
+                got: shown(config),
+                expected: "an object".to_owned(),
+            });
+        };
+        let unknown = Self { values, file, model_type: "unknown", prefix: "" };
+        Ok(Self { model_type: unknown.required("model_type", "a string", Value::as_str)?, ..unknown })
+    }
+
+    pub(crate) fn model_type(&self) -> &'a str {
+        self.model_type
+    }
+
+    /// The object at `key`, if there is one that is not null.
+    pub(crate) fn object(&self, key: &'a str, prefix: &'a str) -> Result<Option<Self>, ModelError> {
+        let object = self.optional(key, "an object or null", Value::as_object)?;
+        Ok(object.map(|values| Self { values, prefix, ..*self }))
+    }
+
+    /// The value at `key` as `read` sees it; none if it is absent or null.
+    fn optional<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ModelError> {
+        match self.values.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match read(value) {
+                Some(read) => Ok(Some(read)),
+                None => Err(self.bad(key, &shown(value), expected)),
+            },
+        }
+    }
+
+    fn required<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<T, ModelError> {
+        self.optional(key, expected, read)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A count; negative numbers and fractions are refused.
+    pub(crate) fn count(&self, key: &str) -> Result<usize, ModelError> {
+        self.count_or_none(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    pub(crate) fn count_or_none(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        // Some files write counts as 2048.0.
+        let whole = |v: f64| (v >= 0.0 && v.fract() == 0.0 && v < 9e15).then_some(v as usize);
+        self.optional(key, "a whole number", |value| value.as_f64().and_then(whole))
+    }
+
+    pub(crate) fn number(&self, key: &str) -> Result<f64, ModelError> {
+        self.required(key, "a number", Value::as_f64)
+    }
+
+    pub(crate) fn number_or_none(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        self.optional(key, "a number", Value::as_f64)
+    }
+
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+        Ok(self.optional(key, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+        self.optional(key, "a string", Value::as_str)
+    }
+
+    /// A list of strings.
+    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ModelError> {
+        self.optional(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })
+    }
+
+    /// The activation function at `key`.
+    pub(crate) fn activation(&self, key: &str) -> Result<Activation, ModelError> {
+        const ACTIVATIONS: [(&str, Activation); 6] = [
+            ("silu", Activation::Silu),
+            ("swish", Activation::Silu),
+            ("gelu", Activation::Gelu),
+            ("gelu_new", Activation::GeluTanh),
+            ("gelu_fast", Activation::GeluTanh),
+            ("gelu_pytorch_tanh", Activation::GeluTanh),
+        ];
+        let name = self.text(key)?.ok_or_else(|| self.missing(key))?;
+        let found = ACTIVATIONS.iter().find(|(known, _)| *known == name);
+        found.map(|&(_, activation)| activation).ok_or_else(|| {
+            let known: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+            self.bad(key, &format!("`{name}`"), &format!("one of {}", known.join(", ")))
+        })
+    }
+
+    /// Refuses checkpoints whose weights are stored in another tool's integer formats.
+    pub(crate) fn refuse_quantized(&self) -> Result<(), ModelError> {
+        let Some(quantization) = self.object("quantization_config", "quantization_config.")? else {
+            return Ok(());
+        };
+        let method = quantization.text("quant_method")?.unwrap_or("unnamed");
+        Err(ModelError::NotExecuted {
+            what: format!("{}: quantization_config of method `{method}`", self.file),
+            way_out: "use the unquantized model, or a GGUF file of it",
+        })
+    }
+
+    pub(crate) fn missing(&self, key: &str) -> ModelError {
+        ModelError::MissingKey {
+            file: self.file.to_owned(),
+            key: format!("{}{key}", self.prefix),
+            model_type: self.model_type.to_owned(),
+        }
+    }
+
+    pub(crate) fn bad(&self, key: &str, got: &str, expected: &str) -> ModelError {
+        ModelError::BadValue {
+            file: self.file.to_owned(),
+            key: format!("{}{key}", self.prefix),
+            got: got.to_owned(),
+            expected: expected.to_owned(),
+        }
+    }
+}
+
+/// A value in an error message: scalars as they are, the rest by kind, so that messages stay short.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) if text.len() > 40 => "a long string".to_owned(),
+        other => other.to_string(),
+    }
+}

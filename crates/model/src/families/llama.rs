@@ -1,0 +1,205 @@
+//! Llama and the models that differ from it by a bias, a window or a head norm.
+//!
+//! Sources: Touvron et al. 2023 (Llama 2), Jiang et al. 2023 (Mistral), the Qwen2 and Qwen3 technical
+//! reports, and the defaults of the `transformers` configuration classes. SmolLM2 is a `llama`.
+
+use bantam_backend::{FeedForward, NormKind};
+use bantam_numerics::reference::RotaryPairs;
+
+use super::config::Config;
+use crate::arch::{
+    ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary, Sizes,
+};
+use crate::error::ModelError;
+use crate::names::{ConfigKeys, QkvNames, TensorNames};
+use super::rope;
+
+/// What tells the members of the family apart.
+pub(super) struct Variant {
+    model_type: &'static str,
+    qkv_bias: Bias,
+    out_bias: Bias,
+    feed_forward_bias: Bias,
+    head_norm: bool,
+    window: WindowRule,
+    /// D where the configuration does not say it; none for C/H.
+    default_head_dim: Option<usize>,
+}
+
+/// Whether linear layers have biases.
+enum Bias {
+    Always,
+    Never,
+    /// As this key says; absent means no.
+    Key(&'static str),
+}
+
+/// Which layers `sliding_window` holds for.
+enum WindowRule {
+    None,
+    /// All of them.
+    EveryLayer,
+    /// If `use_sliding_window`: those that `layer_types` names, else those from `max_window_layers`.
+    Chosen,
+}
+
+pub(super) const LLAMA: Variant = Variant {
+    model_type: "llama",
+    qkv_bias: Bias::Key("attention_bias"),
+    out_bias: Bias::Key("attention_bias"),
+    feed_forward_bias: Bias::Key("mlp_bias"),
+    head_norm: false,
+    window: WindowRule::None,
+    default_head_dim: None,
+};
+pub(super) const MISTRAL: Variant = Variant {
+    model_type: "mistral",
+    qkv_bias: Bias::Never,
+    out_bias: Bias::Never,
+    feed_forward_bias: Bias::Never,
+    window: WindowRule::EveryLayer,
+    ..LLAMA
+};
+pub(super) const QWEN2: Variant = Variant {
+    model_type: "qwen2",
+    qkv_bias: Bias::Always,
+    out_bias: Bias::Never,
+    feed_forward_bias: Bias::Never,
+    window: WindowRule::Chosen,
+    ..LLAMA
+};
+pub(super) const QWEN3: Variant = Variant {
+    model_type: "qwen3",
+    feed_forward_bias: Bias::Never,
+    head_norm: true,
+    window: WindowRule::Chosen,
+    default_head_dim: Some(128),
+    ..LLAMA
+};
+
+static NAMES: TensorNames = TensorNames {
+    embedding: "model.embed_tokens",
+    attention_norm: "model.layers.{layer}.input_layernorm",
+    qkv: QkvNames::Separate([
+        "model.layers.{layer}.self_attn.q_proj",
+        "model.layers.{layer}.self_attn.k_proj",
+        "model.layers.{layer}.self_attn.v_proj",
+    ]),
+    head_norms: ["model.layers.{layer}.self_attn.q_norm", "model.layers.{layer}.self_attn.k_norm"],
+    attention_out: "model.layers.{layer}.self_attn.o_proj",
+    feed_forward_norm: "model.layers.{layer}.post_attention_layernorm",
+    feed_forward_in: &["model.layers.{layer}.mlp.gate_proj", "model.layers.{layer}.mlp.up_proj"],
+    feed_forward_out: "model.layers.{layer}.mlp.down_proj",
+    final_norm: "model.norm",
+    head: "lm_head",
+    ignorable: &["rotary_emb.inv_freq"],
+};
+
+static KEYS: ConfigKeys = ConfigKeys {
+    layers: "num_hidden_layers",
+    hidden: "hidden_size",
+    feed_forward: "intermediate_size",
+    vocabulary: "vocab_size",
+    max_positions: "max_position_embeddings",
+    heads: "num_attention_heads",
+    kv_heads: "num_key_value_heads",
+    head_dim: "head_dim",
+    eps: "rms_norm_eps",
+};
+
+pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpec, ModelError> {
+    let heads = config.count(KEYS.heads)?;
+    let hidden = config.count(KEYS.hidden)?;
+    let layers = config.count(KEYS.layers)?;
+    let head_dim = match config.count_or_none(KEYS.head_dim)?.or(variant.default_head_dim) {
+        Some(head_dim) => head_dim,
+        None if heads > 0 && hidden % heads == 0 => hidden / heads,
+        None => {
+            let expected = format!("a multiple of `{}`, {heads}, or `head_dim` beside it", KEYS.heads);
+            return Err(config.bad(KEYS.hidden, &hidden.to_string(), &expected));
+        }
+    };
+    let bias = |rule: &Bias| match rule {
+        Bias::Always => Ok(true),
+        Bias::Never => Ok(false),
+        Bias::Key(key) => config.flag(key, false),
+    };
+    let max_positions = config.count(KEYS.max_positions)?;
+    let rope = rope::read(config, max_positions)?;
+    Ok(ArchSpec {
+        model_type: variant.model_type,
+        sizes: Sizes {
+            layers,
+            hidden,
+            feed_forward: config.count(KEYS.feed_forward)?,
+            vocabulary: config.count(KEYS.vocabulary)?,
+            max_positions: rope.max_positions,
+        },
+        norm: NormSpec { kind: NormKind::Rms, eps: config.number(KEYS.eps)? as f32, bias: false },
+        positions: Positions::Rotary(Rotary {
+            rotary_dim: head_dim,
+            pairs: RotaryPairs::HalfSplit,
+            theta: rope.theta,
+            scaling: rope.scaling,
+        }),
+        attention: AttentionSpec {
+            heads,
+            kv_heads: config.count_or_none(KEYS.kv_heads)?.unwrap_or(heads),
+            head_dim,
+            qkv_bias: bias(&variant.qkv_bias)?,
+            out_bias: bias(&variant.out_bias)?,
+            head_norm: variant.head_norm,
+            windows: windows(&variant.window, config, layers)?,
+            scale: None,
+            clip: None,
+        },
+        feed_forward: FeedForwardSpec {
+            kind: FeedForward::Gated(config.activation("hidden_act")?),
+            bias: bias(&variant.feed_forward_bias)?,
+        },
+        residual: Residual::Sequential,
+        head: HeadSpec {
+            tied: config.flag("tie_word_embeddings", false)?,
+            normalised: false,
+            bias: false,
+        },
+        names: &NAMES,
+        keys: &KEYS,
+    })
+}
+
+/// The window of each layer.
+fn windows(
+    rule: &WindowRule,
+    config: &Config<'_>,
+    layers: usize,
+) -> Result<Vec<Option<usize>>, ModelError> {
+    let layers = layers.min(crate::arch::MAX_LAYERS);
+    let active = match rule {
+        WindowRule::None => false,
+        WindowRule::EveryLayer => true,
+        WindowRule::Chosen => config.flag("use_sliding_window", false)?,
+    };
+    let Some(window) = config.count_or_none("sliding_window")?.filter(|_| active) else {
+        return Ok(vec![None; layers]);
+    };
+    if matches!(rule, WindowRule::EveryLayer) {
+        return Ok(vec![Some(window); layers]);
+    }
+    if let Some(kinds) = config.texts("layer_types")? {
+        return kinds
+            .iter()
+            .map(|&kind| match kind {
+                "full_attention" => Ok(None),
+                "sliding_attention" => Ok(Some(window)),
+                other => Err(config.bad(
+                    "layer_types",
+                    &format!("`{other}`"),
+                    "full_attention or sliding_attention",
+                )),
+            })
+            .collect();
+    }
+    let first = config.count("max_window_layers")?;
+    Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect())
+}

@@ -1,0 +1,309 @@
+//! How much memory a model will take, in bytes, before any of it is allocated.
+
+use std::fmt;
+
+use bantam_backend::{KvFormat, KvLayout};
+use bantam_numerics::ActivationFormat;
+use serde::Serialize;
+
+use crate::arch::{ArchSpec, Positions};
+use crate::error::ModelError;
+use crate::options::LoadOptions;
+use crate::precision::{Precision, stored_bytes};
+use crate::stored::StoredLinear;
+
+/// The memory a loaded model holds. Nothing else of its size is allocated after loading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MemoryPlan {
+    /// Linear layers, embedding, norms and biases as stored.
+    pub weights_bytes: u64,
+    /// The key/value cache.
+    pub kv_bytes: u64,
+    /// Activations of the largest step, its logits included.
+    pub workspace_bytes: u64,
+    /// The table of rotary angles.
+    pub rope_bytes: u64,
+    /// Positions of a sequence, in tokens.
+    pub max_context: usize,
+    /// B: blocks of the cache, enough for all sequences at full length.
+    pub num_blocks: usize,
+    /// S: tokens that a block holds.
+    pub block_tokens: usize,
+    /// What the linear layers are stored in.
+    pub schemes: Vec<SchemeShare>,
+}
+
+/// The linear layers that share a scheme.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SchemeShare {
+    /// The scheme, such as `int4-g64`.
+    pub scheme: String,
+    /// How many layers.
+    pub layers: usize,
+    /// Their bytes as stored, biases not counted.
+    pub bytes: u64,
+}
+
+const F32_BYTES: u64 = size_of::<f32>() as u64;
+
+impl MemoryPlan {
+    /// Plans a model on a device whose blocks hold `block_tokens` tokens.
+    ///
+    /// # Errors
+    /// If an option is out of range, a group size does not divide a layer, or the plan exceeds the
+    /// memory budget; the error names options that fit.
+    pub fn new(
+        arch: &ArchSpec,
+        options: &LoadOptions,
+        block_tokens: usize,
+    ) -> Result<Self, ModelError> {
+        options.validate(arch)?;
+        let plan = Self::unchecked(arch, options, block_tokens)?;
+        if let Some(budget) = options.memory_budget {
+            plan.check_budget(budget, arch, options)?;
+        }
+        Ok(plan)
+    }
+
+    fn unchecked(
+        arch: &ArchSpec,
+        options: &LoadOptions,
+        block_tokens: usize,
+    ) -> Result<Self, ModelError> {
+        let layout = options.kv_layout(arch, block_tokens)?;
+        let max_context = options.context(arch);
+        let schemes = schemes(arch, options.precision)?;
+        let vectors: usize = arch
+            .needed_tensors()
+            .iter()
+            .filter(|tensor| tensor.shape.len() == 1)
+            .map(|tensor| tensor.shape[0])
+            .sum();
+        Ok(Self {
+            weights_bytes: schemes.iter().map(|share| share.bytes).sum::<u64>()
+                + F32_BYTES * vectors as u64,
+            kv_bytes: layout.bytes() as u64,
+            workspace_bytes: workspace_bytes(arch, options),
+            rope_bytes: match &arch.positions {
+                Positions::Rotary(rotary) => rotary.table_bytes(max_context),
+                Positions::Alibi { .. } | Positions::Learned => 0,
+            },
+            max_context,
+            num_blocks: layout.blocks,
+            block_tokens,
+            schemes,
+        })
+    }
+
+    /// Bytes of everything.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.rope_bytes
+    }
+
+    /// Refuses a plan that exceeds `budget` bytes, with options that would not.
+    fn check_budget(
+        &self,
+        budget: u64,
+        arch: &ArchSpec,
+        options: &LoadOptions,
+    ) -> Result<(), ModelError> {
+        if self.total() <= budget {
+            return Ok(());
+        }
+        // The total if options were changed; it grows with each of the three searched below.
+        let total_with = |change: &dyn Fn(&mut LoadOptions)| {
+            let mut changed = options.clone();
+            change(&mut changed);
+            Self::unchecked(arch, &changed, self.block_tokens).map_or(u64::MAX, |p| p.total())
+        };
+        let largest = |upper: usize, change: &dyn Fn(&mut LoadOptions, usize)| {
+            let fits = |value| total_with(&|o: &mut LoadOptions| change(o, value)) <= budget;
+            largest_that(upper, fits)
+        };
+        let context =
+            largest(self.max_context, &|options, tokens| options.max_context = Some(tokens));
+        let sequences =
+            largest(options.max_sequences, &|options, count| options.max_sequences = count);
+        let batch =
+            largest(options.max_batch_tokens, &|options, tokens| options.max_batch_tokens = tokens);
+        let rows = largest(options.max_logit_rows, &|options, rows| options.max_logit_rows = rows);
+        let precision = [Precision::Bf16, Precision::Int8, Precision::INT4]
+            .into_iter()
+            .find(|&precision| total_with(&|o: &mut LoadOptions| o.precision = precision) <= budget);
+        let ways = [
+            context.map(|tokens| format!("--max-context {tokens}")),
+            sequences.map(|count| format!("--max-sequences {count}")),
+            batch.map(|tokens| format!("--max-batch-tokens {tokens}")),
+            rows.map(|rows| format!("--max-logit-rows {rows}")),
+            precision.map(|precision| format!("--precision {precision}")),
+        ];
+        let ways: Vec<String> = ways.into_iter().flatten().collect();
+        let way_out = if ways.is_empty() {
+            format!("the whole needs {}; allow that much with --memory", gib(self.total()))
+        } else {
+            format!("use {}", ways.join(" or "))
+        };
+        let parts = [
+            ("weights need", self.weights_bytes),
+            ("workspace needs", self.workspace_bytes + self.rope_bytes),
+            ("KV cache needs", self.kv_bytes),
+        ];
+        let mut left = budget;
+        for (what, needed) in parts {
+            if needed > left {
+                let (needed, left) = (gib(needed), gib(left));
+                return Err(ModelError::OverBudget { what, needed, left, way_out });
+            }
+            left -= needed;
+        }
+        Ok(())
+    }
+}
+
+/// The largest value from 1 to `upper − 1` that fits, if a smaller one than `upper` does.
+fn largest_that(upper: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let (mut good, mut bad) = (0, upper);
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        if fits(middle) { good = middle } else { bad = middle }
+    }
+    (good > 0).then_some(good)
+}
+
+/// Sums linear layers by scheme; refuses groups that do not divide K.
+fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, ModelError> {
+    let mut shares: Vec<SchemeShare> = Vec::new();
+    let mut add = |linear: &StoredLinear, count: usize| {
+        let scheme = precision.checked_scheme(linear)?;
+        let bytes = count as u64 * stored_bytes(linear.n, linear.k, scheme);
+        let scheme = scheme.to_string();
+        match shares.iter_mut().find(|share| share.scheme == scheme) {
+            Some(share) => {
+                share.layers += count;
+                share.bytes += bytes;
+            }
+            None => shares.push(SchemeShare { scheme, layers: count, bytes }),
+        }
+        Ok::<(), ModelError>(())
+    };
+    add(&arch.embedding(), 1)?;
+    for linear in &arch.linears(0) {
+        add(linear, arch.sizes.layers)?; // all layers have the same shapes
+    }
+    if let Some(head) = arch.untied_head() {
+        add(&head, 1)?;
+    }
+    Ok(shares)
+}
+
+/// Bytes of the activations that [`Workspace`](crate::decoder) holds.
+fn workspace_bytes(arch: &ArchSpec, options: &LoadOptions) -> u64 {
+    let operand = match options.precision.activation() {
+        ActivationFormat::F32 => F32_BYTES,
+        ActivationFormat::BF16 => 2,
+    };
+    let columns = arch.workspace_columns();
+    let token = F32_BYTES * (columns.hidden + columns.qkv + columns.inner)
+        + operand * (columns.hidden + columns.attended + columns.activated);
+    let logit_row = F32_BYTES * (columns.hidden + columns.logits) + operand * columns.hidden;
+    options.max_batch_tokens as u64 * token + options.max_logit_rows as u64 * logit_row
+}
+
+/// Columns of the tensors and operands of a step.
+pub(crate) struct WorkspaceColumns {
+    pub(crate) hidden: u64,
+    pub(crate) qkv: u64,
+    pub(crate) attended: u64,
+    pub(crate) inner: u64,
+    pub(crate) activated: u64,
+    pub(crate) logits: u64,
+}
+
+impl ArchSpec {
+    pub(crate) fn workspace_columns(&self) -> WorkspaceColumns {
+        let shape = &self.attention;
+        WorkspaceColumns {
+            hidden: self.sizes.hidden as u64,
+            qkv: ((shape.heads + 2 * shape.kv_heads) * shape.head_dim) as u64,
+            attended: (shape.heads * shape.head_dim) as u64,
+            inner: self.feed_forward.kind.input_columns(self.sizes.feed_forward) as u64,
+            activated: self.sizes.feed_forward as u64,
+            logits: self.sizes.vocabulary as u64,
+        }
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let schemes: Vec<String> =
+            self.schemes.iter().map(|s| format!("{} × {}", s.layers, s.scheme)).collect();
+        let blocks = format!("{} blocks of {} tokens", self.num_blocks, self.block_tokens);
+        let rows = [
+            ("weights", self.weights_bytes, schemes.join(", ")),
+            ("KV cache", self.kv_bytes, blocks),
+            ("workspace", self.workspace_bytes, String::new()),
+            ("rotary table", self.rope_bytes, format!("{} positions", self.max_context)),
+            ("total", self.total(), String::new()),
+        ];
+        for (i, (what, bytes, note)) in rows.into_iter().enumerate() {
+            let line = format!("{what:<12} {:>10}  {note}", gib(bytes));
+            f.write_str(if i > 0 { "\n" } else { "" })?;
+            f.write_str(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes in the largest binary unit that leaves a whole part.
+pub(crate) fn gib(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// The cache of a model: `max_sequences` sequences of the longest context.
+impl LoadOptions {
+    pub(crate) fn kv_layout(
+        &self,
+        arch: &ArchSpec,
+        block_tokens: usize,
+    ) -> Result<KvLayout, ModelError> {
+        let format = self.kv_format.unwrap_or(match self.precision {
+            Precision::F32 => KvFormat::F32,
+            _ => KvFormat::BF16,
+        });
+        let blocks_each = self.context(arch).div_ceil(block_tokens);
+        let layout = KvLayout {
+            layers: arch.sizes.layers,
+            blocks: self.max_sequences * blocks_each,
+            block_tokens,
+            kv_heads: arch.attention.kv_heads,
+            head_dim: arch.attention.head_dim,
+            format,
+        };
+        // Block ids are u32, and the bytes must be a size that this machine can name.
+        let addressable = layout
+            .block_bytes()
+            .checked_mul(layout.blocks)
+            .is_some_and(|bytes| bytes <= isize::MAX as usize);
+        if layout.blocks > u32::MAX as usize || !addressable {
+            let most = (u32::MAX as usize).min(isize::MAX as usize / layout.block_bytes());
+            return Err(ModelError::BadOption {
+                option: "--max-sequences",
+                got: self.max_sequences.to_string(),
+                expected: format!("at most {} of {} tokens", most / blocks_each, self.context(arch)),
+            });
+        }
+        Ok(layout)
+    }
+}

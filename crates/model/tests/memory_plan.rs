@@ -1,0 +1,90 @@
+//! The plan is what is really held, and what it says can be read.
+
+mod common;
+
+use bantam_backend::reference::Reference;
+use bantam_backend::{Backend, KvFormat};
+use bantam_model::{LoadOptions, Precision};
+use common::{data, load};
+
+#[test]
+fn planned_bytes_are_held_bytes() {
+    let int4 = |group, symmetric| Precision::Int4 { group, symmetric };
+    let precisions =
+        [Precision::F32, Precision::Bf16, Precision::Int8, Precision::INT4, int4(Some(4), false)];
+    for name in ["llama-attention-bias", "llama-odd-dimensions", "qwen2", "qwen3", "mistral"] {
+        for precision in precisions {
+            let kv_format = (precision == Precision::Int8).then_some(KvFormat::F32);
+            let options = LoadOptions { precision, max_sequences: 3, kv_format, ..Default::default() };
+            let decoder = load(Reference, &data(&format!("tiny/{name}")), &options).unwrap();
+            let plan = decoder.plan();
+            assert_eq!(plan.weights_bytes, decoder.weight_bytes(), "{name} {precision}");
+            assert_eq!(plan.kv_bytes, decoder.kv_layout().bytes() as u64, "{name} {precision}");
+            let context = decoder.arch().sizes.max_positions;
+            assert_eq!(plan.num_blocks, 3 * context.div_ceil(Reference.block_tokens()));
+            let want = match (precision, kv_format) {
+                (_, Some(format)) => format,
+                (Precision::F32, None) => KvFormat::F32,
+                _ => KvFormat::BF16,
+            };
+            assert_eq!(decoder.kv_layout().format, want, "{name} {precision}");
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
+    let path = data("tiny/llama-gqa");
+    let mut options = LoadOptions { max_sequences: 4, ..Default::default() };
+    let total = load(Reference, &path, &options).unwrap().plan().total();
+    options.memory_budget = Some(total);
+    assert!(load(Reference, &path, &options).is_ok());
+    options.memory_budget = Some(total - 1);
+    let message = load(Reference, &path, &options).err().unwrap().to_string();
+    // Every way out that the message names must work, and one more than it must not.
+    let number_after = |flag: &str| -> usize {
+        let rest = message.split(flag).nth(1).unwrap_or_else(|| panic!("no {flag} in {message}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    type Set = fn(&mut LoadOptions, usize);
+    let ways: [(&str, Set); 3] = [
+        ("--max-context ", |options, value| options.max_context = Some(value)),
+        ("--max-sequences ", |options, value| options.max_sequences = value),
+        ("--max-batch-tokens ", |options, value| options.max_batch_tokens = value),
+    ];
+    for (flag, set) in ways {
+        for (more, fits) in [(0, true), (1, false)] {
+            let mut changed = options.clone();
+            set(&mut changed, number_after(flag) + more);
+            assert_eq!(load(Reference, &path, &changed).is_ok(), fits, "{flag} + {more}: {message}");
+        }
+    }
+}
+
+#[test]
+fn the_table_lines_up_and_adds_up() {
+    let options = LoadOptions { precision: Precision::INT4, ..Default::default() };
+    let decoder = load(Reference, &data("tiny/llama-odd-dimensions"), &options).unwrap();
+    let table = decoder.plan().to_string();
+    // K = 36 and 52 fit no group size: all layers are INT8, and the plan says so.
+    assert!(table.lines().next().unwrap().ends_with("9 × int8"), "{table}");
+    let units: Vec<usize> = table.lines().map(|line| line.find("iB").unwrap()).collect();
+    assert!(units.iter().all(|&at| at == units[0]), "{table}");
+    assert!(table.lines().last().unwrap().starts_with("total"), "{table}");
+}
+
+#[test]
+fn progress_reaches_the_total() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let checkpoint = bantam_checkpoint::Checkpoint::open(&data("tiny/llama-gqa")).unwrap();
+    let (highest, calls) = (AtomicU64::new(0), AtomicU64::new(0));
+    let options = LoadOptions::default();
+    let decoder = bantam_model::Decoder::load(Reference, &checkpoint, &options, &|progress| {
+        assert!(progress.done_bytes <= progress.total_bytes);
+        highest.fetch_max(progress.done_bytes, Ordering::Relaxed);
+        calls.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!(highest.into_inner(), decoder.plan().weights_bytes);
+    assert_eq!(calls.into_inner(), 1 + 2 * 6 + 1); // embedding, layers, last norm
+}

@@ -1,0 +1,31 @@
+//! Tokens to text and back.
+//!
+//! * [`Tokenizer`] reads a Hugging Face folder or the vocabulary of a GGUF file, and encodes and
+//!   decodes with the `tokenizers` library in both cases;
+//! * [`ChatTemplate`] turns a conversation into the prompt the model was trained on;
+//! * [`StreamDecoder`] decodes one token at a time and never shows half a character;
+//! * [`StopStrings`] ends a stream at a text, wherever the chunks fall.
+//!
+//! The life of a prompt: [`ChatTemplate::render`] → [`Tokenizer::encode`] → the engine →
+//! [`StreamDecoder::push`] → [`StopStrings::push`] → the reader.
+
+mod chat_template;
+mod error;
+mod folder;
+mod pre_tokenizer;
+mod python;
+mod rendering;
+mod sentencepiece;
+mod source;
+mod stop_strings;
+mod stream_decoder;
+mod token_table;
+mod tokenizer;
+mod vocabulary;
+
+pub use chat_template::{ChatTemplate, Message};
+pub use error::TextError;
+pub use source::{TokenType, TokenizerSource, Vocabulary, VocabularyKind};
+pub use stop_strings::{StopOutcome, StopStrings};
+pub use stream_decoder::StreamDecoder;
+pub use tokenizer::{EncodeOptions, Tokenizer};

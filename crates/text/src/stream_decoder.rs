@@ -1,0 +1,88 @@
+//! Decodes one token at a time without ever showing half a character.
+
+use crate::Tokenizer;
+use crate::rendering::LeadingStrip;
+
+/// Turns a stream of tokens into a stream of text.
+///
+/// For every sequence of ids, the texts of [`push`](Self::push) followed by
+/// [`finish`](Self::finish) concatenate to [`Tokenizer::decode`] of the whole sequence. Each token
+/// costs time in its own length only: nothing is decoded twice.
+///
+/// ```no_run
+/// # use bantam_text::{StreamDecoder, TextError, Tokenizer, TokenizerSource};
+/// # fn main() -> Result<(), TextError> {
+/// let tokenizer = Tokenizer::load(&TokenizerSource::Folder("model".into()))?;
+/// let mut decoder = StreamDecoder::new(&tokenizer);
+/// for id in [504, 3575, 282, 4649] {
+///     print!("{}", decoder.push(id));
+/// }
+/// println!("{}", decoder.finish());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct StreamDecoder<'t> {
+    tokenizer: &'t Tokenizer,
+    skip_special: bool,
+    strip: LeadingStrip,
+    /// The bytes of a character that is not complete yet: at most three between calls.
+    pending: Vec<u8>,
+}
+
+impl<'t> StreamDecoder<'t> {
+    /// A decoder that leaves special tokens out, as for text shown to a reader.
+    pub fn new(tokenizer: &'t Tokenizer) -> Self {
+        Self {
+            tokenizer,
+            skip_special: true,
+            strip: tokenizer.leading_strip(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Shows special tokens as their text instead of leaving them out.
+    #[must_use]
+    pub fn with_special(mut self) -> Self {
+        self.skip_special = false;
+        self
+    }
+
+    /// Takes the next token and returns the text it completes, which may be empty.
+    ///
+    /// Bytes that can no longer become a character are returned as U+FFFD, by the same rule as
+    /// [`String::from_utf8_lossy`]; an id outside the vocabulary gives one U+FFFD.
+    pub fn push(&mut self, id: u32) -> String {
+        let bytes = self.tokenizer.rendered_bytes(id, self.skip_special);
+        self.pending.extend_from_slice(self.strip.apply(bytes));
+
+        let mut text = String::with_capacity(self.pending.len());
+        let mut complete = 0;
+        for chunk in self.pending.utf8_chunks() {
+            text.push_str(chunk.valid());
+            complete += chunk.valid().len();
+            if chunk.invalid().is_empty() {
+                break;
+            }
+            let at_end = complete + chunk.invalid().len() == self.pending.len();
+            if at_end && may_continue(chunk.invalid()) {
+                break;
+            }
+            text.push(char::REPLACEMENT_CHARACTER);
+            complete += chunk.invalid().len();
+        }
+        self.pending.drain(..complete);
+        text
+    }
+
+    /// Ends the stream: returns what is left, an unfinished character as U+FFFD.
+    pub fn finish(&mut self) -> String {
+        let left = std::mem::take(&mut self.pending);
+        String::from_utf8_lossy(&left).into_owned()
+    }
+}
+
+/// Whether more bytes could make a character of these.
+fn may_continue(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}

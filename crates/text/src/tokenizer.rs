@@ -1,0 +1,243 @@
+//! The tokenizer: text to ids and back.
+
+use tokenizers::{AddedVocabulary, Model as _, OffsetType, PreTokenizer as _};
+
+use crate::rendering::{LeadingStrip, Rendering};
+use crate::token_table::{TokenClass, TokenTable};
+use crate::{ChatTemplate, TextError, TokenizerSource, folder, vocabulary};
+
+/// How text is turned into tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Adds what the tokenizer adds around every text by default, such as the begin-of-sequence
+    /// token. Leave it off for a rendered chat template, which writes those tokens itself.
+    pub add_special: bool,
+    /// Reads the text of special tokens, such as `<|im_start|>`, as those tokens. Leave it off for
+    /// text that is not trusted to give commands. Tokens added to the vocabulary that are not
+    /// special are recognised either way.
+    pub parse_special: bool,
+}
+
+/// Text to tokens and back, for one model. `Send + Sync`; share it in an `Arc`.
+///
+/// ```no_run
+/// use bantam_text::{EncodeOptions, Tokenizer, TokenizerSource};
+///
+/// # fn main() -> Result<(), bantam_text::TextError> {
+/// let tokenizer = Tokenizer::load(&TokenizerSource::Folder("model".into()))?;
+/// let ids = tokenizer.encode("The capital of France is", EncodeOptions::default())?;
+/// assert_eq!(tokenizer.decode(&ids, true), "The capital of France is");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The added tokens of `inner`, with the special ones not recognised in text.
+    without_special: AddedVocabulary,
+    table: TokenTable,
+    strip: LeadingStrip,
+    bos: Option<u32>,
+    eos: Vec<u32>,
+    chat_template: Option<ChatTemplate>,
+}
+
+/// What a source of tokenizers provides.
+#[derive(Debug)]
+pub(crate) struct TokenizerParts {
+    /// The file, for messages.
+    pub(crate) origin: String,
+    pub(crate) inner: tokenizers::Tokenizer,
+    pub(crate) bos: Option<u32>,
+    /// Ends of sequence and of turn the source names itself, the main one first.
+    pub(crate) ends: Vec<u32>,
+    /// The source of the chat template and the file it is from.
+    pub(crate) chat_template: Option<(String, String)>,
+}
+
+/// Tokens that end an answer in models whose configuration names only the end of the document.
+const ENDS_OF_TURN: [&str; 5] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|eot|>",
+];
+
+impl Tokenizer {
+    /// Loads a tokenizer, and compiles its chat template if it has one.
+    ///
+    /// # Errors
+    /// A missing, unreadable or contradictory source; a pre-tokenizer, decoder or chat template
+    /// that is not supported.
+    pub fn load(source: &TokenizerSource) -> Result<Self, TextError> {
+        match source {
+            TokenizerSource::Folder(path) => Self::from_parts(folder::load(path)?),
+            TokenizerSource::Vocabulary(vocabulary) => {
+                Self::from_parts(vocabulary::load(vocabulary)?)
+            }
+        }
+    }
+
+    fn from_parts(parts: TokenizerParts) -> Result<Self, TextError> {
+        let TokenizerParts {
+            origin,
+            inner,
+            bos,
+            ends,
+            chat_template,
+        } = parts;
+        let decoder = inner
+            .get_decoder()
+            .map(serde_json::to_value)
+            .transpose()
+            .map_err(|error| TextError::UnsupportedDecoder {
+                origin: origin.clone(),
+                problem: error.to_string(),
+            })?;
+        let rendering = Rendering::from_decoder(decoder.as_ref(), &origin)?;
+        let table = TokenTable::new(&inner, &rendering, &origin)?;
+        let mut without_special = inner.get_added_vocabulary().clone();
+        without_special.set_encode_special_tokens(true);
+        let mut tokenizer = Self {
+            inner,
+            without_special,
+            table,
+            strip: rendering.strip,
+            bos,
+            eos: Vec::new(),
+            chat_template: None,
+        };
+
+        let mut eos = Vec::new();
+        for id in ends
+            .into_iter()
+            .chain(tokenizer.ends_of_turn(chat_template.as_ref()))
+        {
+            if tokenizer.table.class(id) != TokenClass::Absent && !eos.contains(&id) {
+                eos.push(id);
+            }
+        }
+        tokenizer.eos = eos;
+        tokenizer.chat_template = chat_template
+            .map(|(source, file)| {
+                let text = |id: Option<&u32>| id.and_then(|&id| tokenizer.inner.id_to_token(id));
+                let bos = text(tokenizer.bos.as_ref()).unwrap_or_default();
+                let eos = text(tokenizer.eos.first()).unwrap_or_default();
+                ChatTemplate::with_origin(&source, &bos, &eos, file)
+            })
+            .transpose()?;
+        Ok(tokenizer)
+    }
+
+    /// The well-known ends of turn that are special tokens here and that the template writes.
+    fn ends_of_turn(&self, template: Option<&(String, String)>) -> Vec<u32> {
+        let template = template.map_or("", |(source, _)| source.as_str());
+        ENDS_OF_TURN
+            .iter()
+            .filter(|token| template.contains(**token))
+            .filter_map(|token| self.token_id(token))
+            .filter(|&id| self.is_special(id))
+            .collect()
+    }
+
+    /// The ids of `text`.
+    ///
+    /// Text that the vocabulary cannot spell becomes the unknown token, or, in a byte-level
+    /// vocabulary without a token for some byte, is left out, both as in the `tokenizers` library.
+    ///
+    /// # Errors
+    /// The model of the tokenizer refuses the text (a word-level vocabulary without an unknown
+    /// token, say).
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
+        let added = if options.parse_special {
+            self.inner.get_added_vocabulary()
+        } else {
+            &self.without_special
+        };
+        let encode = || {
+            let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
+            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut pieces)?;
+            }
+            let model = self.inner.get_model();
+            pieces.tokenize(|piece| model.tokenize(piece.get()))?;
+            let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
+            self.inner.post_process(encoding, None, options.add_special)
+        };
+        let encoding = encode().map_err(|error: tokenizers::Error| TextError::Encode {
+            problem: error.to_string(),
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; with `skip_special`, special tokens are left out.
+    ///
+    /// Bytes that are not UTF-8 become U+FFFD by the rule of [`String::from_utf8_lossy`], and so
+    /// does every id outside the vocabulary. (The `tokenizers` library drops such ids, and of
+    /// invalid byte-fallback tokens in a row it replaces even those that spell a character.)
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut strip = self.strip;
+        let mut bytes = Vec::new();
+        for &id in ids {
+            bytes.extend_from_slice(strip.apply(self.rendered_bytes(id, skip_special)));
+        }
+        String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
+    /// The bytes that `id` contributes to decoded text: byte-level letters and `<0x0A>` tokens
+    /// resolved, `▁` as a space, a special token as its own text. `None` outside the vocabulary.
+    ///
+    /// They need not be whole characters. Spaces that decoding takes off the beginning of a
+    /// sequence are still there.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        self.table.bytes(id).map(<[u8]>::to_vec)
+    }
+
+    /// V as the tokenizer sees it: one past its largest id. The model's embedding may have more
+    /// rows (padding); those ids have no text.
+    pub fn vocab_size(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The id of a token by its text in the vocabulary (`<|im_end|>`, `Ġthe`, `▁the`).
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether `id` is a control token, which `skip_special` leaves out of text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.table.class(id) == TokenClass::Special
+    }
+
+    /// The begin-of-sequence token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The tokens that end generation: the end of sequence first, then ends of turn such as
+    /// `<|im_end|>`. Empty where the source names none.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// The chat template, where the source has one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+
+    /// What decoding takes off the beginning of a sequence.
+    pub(crate) fn leading_strip(&self) -> LeadingStrip {
+        self.strip
+    }
+
+    /// The bytes of `id` in decoded text: none for a skipped special token, U+FFFD for an id
+    /// outside the vocabulary.
+    pub(crate) fn rendered_bytes(&self, id: u32, skip_special: bool) -> &[u8] {
+        match self.table.class(id) {
+            TokenClass::Special if skip_special => &[],
+            _ => self.table.bytes(id).unwrap_or("\u{FFFD}".as_bytes()),
+        }
+    }
+}
