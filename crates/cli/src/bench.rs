@@ -1,7 +1,7 @@
 //! `bantam bench`: what the machine can do, and how close a model comes.
 
+use bantam_backend::Backend;
 use bantam_cpu::ceilings;
-use bantam_engine::Executor;
 use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, bench};
 use bantam_model::{Decoder, LoadOptions, Precision};
 use bantam_numerics::ActivationFormat;
@@ -94,25 +94,24 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 pub(crate) fn ceilings(device: &Device) -> Ceilings {
     Ceilings {
         read_bytes_per_second: ceilings::read_bandwidth(device),
-        f32_ops_per_second: ceilings::peak_flops(device, ceilings::Arithmetic::F32),
-        bf16_ops_per_second: ceilings::peak_flops(device, ceilings::Arithmetic::Bf16),
-        int8_ops_per_second: ceilings::peak_flops(device, ceilings::Arithmetic::Int8),
+        f32_ops_per_second: ceilings::peak_flops(device, ActivationFormat::F32),
+        bf16_ops_per_second: ceilings::peak_flops(device, ActivationFormat::BF16),
     }
 }
 
 fn machine(args: &MachineArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let measured = ceilings(&device);
-    let name = bantam_backend::Backend::describe(&device);
+    let name = device.describe();
     if args.json {
         return output::print_json(&json!({ "device": name, "ceilings": measured }));
     }
-    let mut table = Table::new([("ceiling", Align::Left), ("measured", Align::Right), ("", Align::Left)]);
+    let mut table =
+        Table::new([("ceiling", Align::Left), ("measured", Align::Right), ("", Align::Left)]);
     let giga = |value: f64| format!("{:.1}", value / 1e9);
     table.row(["memory, reading", &giga(measured.read_bytes_per_second), "GB/s"]);
     table.row(["f32 multiply-add", &giga(measured.f32_ops_per_second), "Gop/s"]);
     table.row(["bf16 dot product", &giga(measured.bf16_ops_per_second), "Gop/s"]);
-    table.row(["int8 dot product", &giga(measured.int8_ops_per_second), "Gop/s"]);
     Ok(output::print(&format!("{name}\n{table}"))?)
 }
 
@@ -132,13 +131,9 @@ pub(crate) fn measure(
     machine: &Ceilings,
     progress: &mut dyn FnMut(),
 ) -> anyhow::Result<Measured> {
-    let format = match decoder.options().precision {
-        Precision::F32 => ActivationFormat::F32,
-        Precision::Bf16 | Precision::Int8 | Precision::Int4 { .. } => ActivationFormat::BF16,
-    };
-    let cost = cost(decoder);
-    let executor: &mut dyn Executor = decoder;
-    let speed = bench(executor, options, progress)?;
+    let format = decoder.options().precision.activation();
+    let cost = ModelCost::of(decoder);
+    let speed = bench(decoder, options, progress)?;
     let prefill = cost.prefill(options.batch, options.prompt_tokens);
     let middle = options.prompt_tokens as f64 + options.decode_tokens as f64 / 2.0;
     let decode = cost.decode(options.batch, middle);
@@ -147,4 +142,91 @@ pub(crate) fn measure(
         prefill_share: machine.least_seconds(&prefill, format) / speed.prefill_seconds,
         decode_share: machine.least_seconds(&decode, format) / speed.decode_step_seconds,
     })
+}
+
+fn model(args: &ModelArgs) -> anyhow::Result<()> {
+    let model = OpenModel::open(&args.model)?;
+    let device = args.device.open()?;
+    let machine = ceilings(&device);
+    let largest_batch = args.batch.iter().copied().max().unwrap_or(1);
+    let mut lines = Vec::new();
+    for &precision in &args.dtype {
+        let load = LoadOptions {
+            precision,
+            max_context: Some(args.prompt_tokens.saturating_add(args.decode_tokens)),
+            max_batch_tokens: MAX_BATCH_TOKENS.max(largest_batch),
+            max_sequences: largest_batch,
+            max_logit_rows: largest_batch,
+            ..LoadOptions::default()
+        };
+        let mut decoder = model.load(&device, &load)?;
+        for &batch in &args.batch {
+            let options = BenchOptions {
+                prompt_tokens: args.prompt_tokens,
+                decode_tokens: args.decode_tokens,
+                batch,
+                repetitions: args.repetitions,
+            };
+            let bar = output::progress_bar(
+                args.repetitions as u64 + 1,
+                &format!("{precision}, batch {batch}"),
+            );
+            let measured = measure(&mut decoder, &options, &machine, &mut || bar.inc(1))?;
+            bar.finish_and_clear();
+            lines.push((precision, decoder.weight_bytes(), measured));
+        }
+    }
+    let name = device.describe();
+    if args.json {
+        let line = |(precision, weight_bytes, measured): &(Precision, u64, Measured)| {
+            json!({
+                "dtype": precision.to_string(),
+                "weight_bytes": weight_bytes,
+                "speed": measured.speed,
+                "prefill_share": measured.prefill_share,
+                "decode_share": measured.decode_share,
+            })
+        };
+        return output::print_json(&json!({
+            "model": args.model,
+            "device": name,
+            "ceilings": machine,
+            "prompt_tokens": args.prompt_tokens,
+            "decode_tokens": args.decode_tokens,
+            "results": lines.iter().map(line).collect::<Vec<_>>(),
+        }));
+    }
+    let mut table = Table::new([
+        ("format", Align::Left),
+        ("batch", Align::Right),
+        ("weights (MiB)", Align::Right),
+        ("prefill (tok/s)", Align::Right),
+        ("of limit (%)", Align::Right),
+        ("decode (tok/s)", Align::Right),
+        ("of limit (%)", Align::Right),
+        ("first token (ms)", Align::Right),
+    ]);
+    for (precision, weight_bytes, measured) in &lines {
+        let speed = &measured.speed;
+        table.row([
+            precision.to_string(),
+            speed.batch.to_string(),
+            output::mebibytes(*weight_bytes),
+            format!("{:.0}", speed.prefill_tokens_per_second),
+            percent(measured.prefill_share),
+            format!("{:.1}", speed.decode_tokens_per_second),
+            percent(measured.decode_share),
+            format!("{:.1}", 1e3 * speed.prefill_seconds),
+        ]);
+    }
+    let heading = format!(
+        "{} on {name}, prompts of {} tokens, {} tokens generated",
+        args.model, args.prompt_tokens, args.decode_tokens
+    );
+    Ok(output::print(&format!("{heading}\n{table}"))?)
+}
+
+/// A share from 0 to 1 in percent.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.0}", 100.0 * share)
 }

@@ -10,7 +10,7 @@ use crate::run::{Session, encode_chat};
 
 /// Reads turns from standard input until it ends or `/exit`.
 pub(crate) fn run(session: &mut Session) -> anyhow::Result<()> {
-    let context = session.decoder.plan().context;
+    let context = session.decoder.plan().max_context;
     output::print_line(format_args!(
         "{}, {}, {context} tokens of context. /clear starts anew, /exit ends, Ctrl-C stops an answer.",
         session.model.name,
@@ -40,7 +40,10 @@ pub(crate) fn run(session: &mut Session) -> anyhow::Result<()> {
                     }
                     // The conversation stays as it was before the turn that failed.
                     history.pop();
-                    eprintln!("error: {}; /clear starts anew", output::one_line(&error.to_string()));
+                    eprintln!(
+                        "error: {}; /clear starts anew",
+                        output::one_line(&error.to_string())
+                    );
                 }
             }
         }

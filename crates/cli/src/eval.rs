@@ -108,8 +108,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     };
     let open = |arg: &ModelArg, default| Candidate::open(arg, default, &text, args.limit);
     // Everything that can be refused is refused before the first weight is read.
-    let baseline =
-        args.against.as_ref().map(|arg| open(arg, args.against_dtype)).transpose()?;
+    let baseline = args.against.as_ref().map(|arg| open(arg, args.against_dtype)).transpose()?;
     let models =
         args.models.iter().map(|arg| open(arg, args.dtype)).collect::<Result<Vec<_>, _>>()?;
     let all: Vec<Candidate> = baseline.into_iter().chain(models).collect();
@@ -126,7 +125,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
             measured.append(&mut compare(std::slice::from_ref(model), &device, &convention)?);
         }
     }
-    let text_name = args.text.as_ref().map_or("bantam-eval".to_owned(), |p| p.display().to_string());
+    let text_name =
+        args.text.as_ref().map_or("bantam-eval".to_owned(), |p| p.display().to_string());
     if args.json {
         output::print_json(&as_json(args, &measured, &convention, &text_name))
     } else {
@@ -174,7 +174,9 @@ impl EvalArgs {
         let context = models.iter().map(|c| c.model.arch.sizes.max_positions).min().unwrap_or(0);
         let window = self.window.unwrap_or(DEFAULT_WINDOW.min(context));
         if window > context {
-            bail!("--window is {window}, but the context holds {context} tokens; use --window {context}");
+            bail!(
+                "--window is {window}, but the context holds {context} tokens; use --window {context}"
+            );
         }
         if self.against.is_some() && models.iter().any(|other| other.ids != models[0].ids) {
             bail!(
@@ -200,14 +202,13 @@ fn compare(
     let mut decoders = models.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let baseline = if models.len() > 1 { Baseline::First } else { Baseline::None };
     let scores = score(&mut decoders, baseline, ids, convention)?;
-    let measured = models.iter().zip(&decoders).zip(scores).map(|((model, decoder), score)| {
-        Measured {
+    let measured =
+        models.iter().zip(&decoders).zip(scores).map(|((model, decoder), score)| Measured {
             name: model.model.name.clone(),
             precision: model.precision,
             weight_bytes: decoder.weight_bytes(),
             score,
-        }
-    });
+        });
     Ok(measured.collect())
 }
 
@@ -235,9 +236,8 @@ fn load_options(precision: Precision, convention: &Convention, num_tokens: usize
         precision,
         max_context: Some(convention.window.min(num_tokens).max(1)),
         max_batch_tokens: rows,
-        max_sequences: 1,
-        kv_format: None,
         max_logit_rows: rows,
+        ..LoadOptions::default()
     }
 }
 

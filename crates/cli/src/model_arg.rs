@@ -1,8 +1,9 @@
 //! From what a user calls a model to a model that runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::bail;
 use bantam_checkpoint::Checkpoint;
 use bantam_checkpoint::fetch::{self, FetchEvent};
 use bantam_model::{ArchSpec, Decoder, LoadOptions, Precision};
@@ -65,6 +66,18 @@ impl OpenModel {
         Ok(Self { name: name.to_owned(), checkpoint, arch })
     }
 
+    /// The context asked for with `--context`, if the model reaches that far.
+    pub(crate) fn checked_context(&self, asked: usize) -> anyhow::Result<usize> {
+        let own = self.arch.sizes.max_positions;
+        if asked == 0 || asked > own {
+            bail!(
+                "--context is {asked}, but {} was made for {own} tokens; use 1 to {own}",
+                self.name
+            );
+        }
+        Ok(asked)
+    }
+
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
         Ok(Tokenizer::load(&self.checkpoint.tokenizer_source()?)?)
     }
@@ -86,7 +99,7 @@ impl OpenModel {
 }
 
 /// The local path of a model, with a progress bar if it is fetched.
-fn resolve(name: &str) -> anyhow::Result<std::path::PathBuf> {
+fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let bar = output::progress_bar(0, "");
     let path = fetch::resolve(name, &mut |event| match event {
         FetchEvent::Progress { done, total, name } => {

@@ -121,20 +121,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty()) {
         bail!("the prompt is empty; give --prompt TEXT with some text, or pipe it in");
     }
-    let request = |tokenizer: &Tokenizer, generation_config: Option<&Value>| {
-        let sampling = args.sampling(generation_config);
-        sampling.validate()?;
-        anyhow::Ok(GenerateRequest {
-            sampling,
-            max_tokens: Some(args.max_tokens),
-            stop_tokens: tokenizer.eos().to_vec(),
-            stop_strings: args.stop.clone(),
-        })
-    };
     interrupt::install()?;
     let model = OpenModel::open(&args.model)?;
     let tokenizer = model.tokenizer()?;
-    let request = request(&tokenizer, model.checkpoint.generation_config())?;
+    let sampling = args.sampling(model.checkpoint.generation_config());
+    sampling.validate()?;
+    let request = GenerateRequest {
+        sampling,
+        max_tokens: Some(args.max_tokens),
+        stop_tokens: tokenizer.eos().to_vec(),
+        stop_strings: args.stop.clone(),
+    };
 
     let prompt_ids = match &prompt {
         Some(text) if args.raw => {
@@ -147,20 +144,17 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         None => None,
     };
     let own = model.arch.sizes.max_positions;
-    let context = args.context.unwrap_or_else(|| match &prompt_ids {
-        Some(ids) => ids.len().saturating_add(args.max_tokens),
-        None => CHAT_CONTEXT,
-    });
-    if args.context.is_some_and(|asked| asked > own) {
-        bail!("--context is {context}, but the model was made for {own} tokens; use at most {own}");
-    }
+    let context = match (args.context, &prompt_ids) {
+        (Some(asked), _) => model.checked_context(asked)?,
+        (None, Some(ids)) => ids.len().saturating_add(args.max_tokens).min(own),
+        (None, None) => CHAT_CONTEXT.min(own),
+    };
     let options = LoadOptions {
         precision: args.dtype,
-        max_context: Some(context.clamp(1, own)),
+        max_context: Some(context),
         max_batch_tokens: MAX_BATCH_TOKENS,
-        max_sequences: 1,
-        kv_format: None,
         max_logit_rows: 1,
+        ..LoadOptions::default()
     };
     let start = Instant::now();
     let decoder = model.load(&args.device.open()?, &options)?;

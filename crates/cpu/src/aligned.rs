@@ -14,10 +14,7 @@ struct Line([u8; 64]);
 impl AlignedBytes {
     /// `len` bytes of one value.
     pub(crate) fn filled(len: usize, value: u8) -> Self {
-        Self {
-            lines: vec![Line([value; 64]); len.div_ceil(64)],
-            len,
-        }
+        Self { lines: vec![Line([value; 64]); len.div_ceil(64)], len }
     }
 
     pub(crate) fn len(&self) -> usize {

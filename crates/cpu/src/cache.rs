@@ -44,13 +44,7 @@ impl CpuCache {
         let head_bytes = key_bytes + layout.head_dim.div_ceil(LANES) * value_panel_bytes;
         let len = layout.layers * layout.blocks * layout.kv_heads * head_bytes;
         let data = AlignedBytes::filled(len, 0);
-        Ok(Self {
-            layout: *layout,
-            format,
-            data,
-            key_bytes,
-            value_panel_bytes,
-        })
+        Ok(Self { layout: *layout, format, data, key_bytes, value_panel_bytes })
     }
 
     /// Bytes that the cache occupies.
@@ -140,9 +134,7 @@ impl CacheWriter<'_> {
             let panel_len = cache.value_panel_bytes / size_of::<E>();
             for (d, &number) in value.iter().enumerate() {
                 let quad = d / LANES * panel_len + place / QUAD * quad_len;
-                values
-                    .add(quad + E::index(d % LANES, place % QUAD))
-                    .write(E::from_f32(number));
+                values.add(quad + E::index(d % LANES, place % QUAD)).write(E::from_f32(number));
             }
         }
     }

@@ -51,11 +51,7 @@ pub(crate) struct Gemm<'a> {
 /// Scratch elements that a task needs.
 pub(crate) fn scratch_len(weight: &CpuWeight, rows: usize) -> usize {
     let integer = matches!(weight.format, PanelFormat::Int8 | PanelFormat::Int4);
-    if integer && rows >= WIDEN_ROWS {
-        WIDENED_PANELS * weight.quads() * QUAD * LANES
-    } else {
-        0
-    }
+    if integer && rows >= WIDEN_ROWS { WIDENED_PANELS * weight.quads() * QUAD * LANES } else { 0 }
 }
 
 impl Kernel for Gemm<'_> {
@@ -98,10 +94,7 @@ impl Gemm<'_> {
         }
         let quads = self.weight.quads();
         let panel_len = quads * QUAD * LANES;
-        assert!(
-            self.scratch.len() >= WIDENED_PANELS * panel_len,
-            "scratch for widened panels"
-        );
+        assert!(self.scratch.len() >= WIDENED_PANELS * panel_len, "scratch for widened panels");
         let scratch = self.scratch.as_mut_ptr();
         for start in (0..self.rows).step_by(ROW_BLOCK) {
             let rows = start..self.rows.min(start + ROW_BLOCK);
@@ -110,18 +103,11 @@ impl Gemm<'_> {
                 // SAFETY: the scratch holds WIDENED_PANELS panels, asserted above.
                 unsafe {
                     for panel in panels.clone() {
-                        let from = self
-                            .weight
-                            .data
-                            .as_ptr()
-                            .add(panel * self.weight.panel_bytes());
+                        let from = self.weight.data.as_ptr().add(panel * self.weight.panel_bytes());
                         widen::<S, P>(from, quads, scratch.add((panel - first) * panel_len));
                     }
                     let at = |panel: usize| {
-                        scratch
-                            .add((panel - first) * panel_len)
-                            .cast::<u8>()
-                            .cast_const()
+                        scratch.add((panel - first) * panel_len).cast::<u8>().cast_const()
                     };
                     self.block::<S, Bf16Panel>(x, rows.clone(), panels, at);
                 }

@@ -135,11 +135,7 @@ impl CpuWeight {
                     let byte = nibbles[row / k * row_bytes + k_at / 2];
                     let nibble = if k_at % 2 == 0 { byte & 0xf } else { byte >> 4 };
                     let cell = &mut bytes[pair_index(column, i % 2)];
-                    *cell = if i < 2 {
-                        *cell & 0xf0 | nibble
-                    } else {
-                        *cell & 0xf | nibble << 4
-                    };
+                    *cell = if i < 2 { *cell & 0xf0 | nibble } else { *cell & 0xf | nibble << 4 };
                 });
                 packed.scale(&affine);
             }
@@ -155,12 +151,7 @@ impl CpuWeight {
         let empty = if format == PanelFormat::Int4 { 0x88 } else { 0 };
         self.data = AlignedBytes::filled(self.panels() * self.panel_bytes(), empty);
         let quads = self.quads();
-        for (at, bytes) in self
-            .data
-            .bytes_mut()
-            .chunks_exact_mut(quad_bytes)
-            .enumerate()
-        {
+        for (at, bytes) in self.data.bytes_mut().chunks_exact_mut(quad_bytes).enumerate() {
             let (panel, quad) = (at / quads, at % quads);
             for column in 0..LANES.min(self.n - panel * LANES) {
                 let row = (panel * LANES + column) * self.k;
@@ -199,11 +190,7 @@ impl CpuWeight {
             }
         }
         self.factors = Some(factors);
-        self.groups = Some(GroupScales {
-            quads: affine.group / QUAD,
-            ratios,
-            offsets,
-        });
+        self.groups = Some(GroupScales { quads: affine.group / QUAD, ratios, offsets });
     }
 
     /// Decodes row `n` into `out: [K]`; the embedding lookup.
@@ -211,10 +198,7 @@ impl CpuWeight {
         let (panel, column) = (n / LANES, n % LANES);
         let bytes = &self.data.bytes()[panel * self.panel_bytes()..][..self.panel_bytes()];
         let factor = self.factors.as_ref().map_or(1.0, |factors| factors[n]);
-        let num_groups = self
-            .groups
-            .as_ref()
-            .map_or(1, |groups| self.quads() / groups.quads);
+        let num_groups = self.groups.as_ref().map_or(1, |groups| self.quads() / groups.quads);
         for (k, out) in out.iter_mut().enumerate() {
             let quad = &bytes[k / QUAD * self.format.quad_bytes()..][..self.format.quad_bytes()];
             let i = k % QUAD;
@@ -239,10 +223,7 @@ impl CpuWeight {
                     let g = k / QUAD / groups.quads;
                     let at = (panel * num_groups + g) * LANES + column;
                     let widen = |bits: u16| f16::from_bits(bits).to_f32();
-                    let offset = groups
-                        .offsets
-                        .as_ref()
-                        .map_or(0.0, |offsets| widen(offsets[at]));
+                    let offset = groups.offsets.as_ref().map_or(0.0, |offsets| widen(offsets[at]));
                     (level * widen(groups.ratios[at]) + offset) * factor
                 }
             };

@@ -14,6 +14,7 @@ mod attention;
 mod backend;
 mod cache;
 pub mod ceilings;
+mod cpu;
 mod element;
 mod gemm;
 mod layout;
@@ -23,8 +24,8 @@ mod rowwise;
 mod simd;
 mod tensor;
 
-pub use backend::{Cpu, CpuError, CpuOptions};
 pub use cache::CpuCache;
+pub use cpu::{Cpu, CpuError, CpuOptions};
 pub use layout::CpuWeight;
 pub use simd::{Isa, UnknownIsa};
 pub use tensor::{CpuOperand, CpuTensor};

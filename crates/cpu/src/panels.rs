@@ -56,14 +56,7 @@ impl<S: Simd> Panel<S> for F32Panel {
     }
     #[inline(always)]
     unsafe fn inputs(x: *const f32) -> Self::Inputs {
-        unsafe {
-            [
-                S::splat(*x),
-                S::splat(*x.add(1)),
-                S::splat(*x.add(2)),
-                S::splat(*x.add(3)),
-            ]
-        }
+        unsafe { [S::splat(*x), S::splat(*x.add(1)), S::splat(*x.add(2)), S::splat(*x.add(3))] }
     }
     #[inline(always)]
     unsafe fn dot(mut acc: S::F, weights: Self::Weights, inputs: Self::Inputs) -> S::F {

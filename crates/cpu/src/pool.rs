@@ -65,10 +65,7 @@ impl Pool {
         let processors = affinity::allowed();
         let mut workers = Vec::new();
         for index in 1..threads {
-            let processor = processors
-                .get(index)
-                .copied()
-                .filter(|_| threads <= processors.len());
+            let processor = processors.get(index).copied().filter(|_| threads <= processors.len());
             let shared = Arc::clone(&shared);
             let work = move || {
                 if let Some(processor) = processor {
@@ -76,22 +73,10 @@ impl Pool {
                 }
                 worker(&shared, index);
             };
-            workers.push(
-                std::thread::Builder::new()
-                    .name(format!("bantam-{index}"))
-                    .spawn(work)?,
-            );
+            workers.push(std::thread::Builder::new().name(format!("bantam-{index}")).spawn(work)?);
         }
-        let handles = workers
-            .iter()
-            .map(|worker| worker.thread().clone())
-            .collect();
-        Ok(Self {
-            shared,
-            workers,
-            handles,
-            turn: Mutex::new(()),
-        })
+        let handles = workers.iter().map(|worker| worker.thread().clone()).collect();
+        Ok(Self { shared, workers, handles, turn: Mutex::new(()) })
     }
 
     /// Threads that work, the caller included.
@@ -225,9 +210,7 @@ mod affinity {
             return Vec::new();
         }
         // SAFETY: the index stays below the set's size.
-        (0..libc::CPU_SETSIZE as usize)
-            .filter(|&p| unsafe { libc::CPU_ISSET(p, &set) })
-            .collect()
+        (0..libc::CPU_SETSIZE as usize).filter(|&p| unsafe { libc::CPU_ISSET(p, &set) }).collect()
     }
 
     /// Binds the calling thread to a processor; where that fails, it floats.
@@ -273,11 +256,7 @@ mod tests {
                     assert!(worker < threads);
                     counts[task].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(
-                    counts
-                        .iter()
-                        .all(|count| count.load(Ordering::Relaxed) == 1)
-                );
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
     }

@@ -40,14 +40,7 @@ pub(crate) struct NormRow<'a, E> {
 impl<E: Element> Kernel for NormRow<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self {
-            kind,
-            x,
-            weight,
-            bias,
-            eps,
-            out,
-        } = self;
+        let Self { kind, x, weight, bias, eps, out } = self;
         assert!(out.len() >= x.len() && weight.len() >= x.len());
         let count = x.len() as f32;
         // SAFETY: parts are cut to the row's length.

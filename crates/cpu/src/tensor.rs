@@ -16,11 +16,7 @@ pub struct CpuTensor {
 
 impl CpuTensor {
     pub(crate) fn new(rows: usize, columns: usize) -> Self {
-        Self {
-            values: vec![0.0; rows * columns],
-            columns,
-            rows: 0,
-        }
+        Self { values: vec![0.0; rows * columns], columns, rows: 0 }
     }
 
     /// Says how many rows the operation `op` is about to write.
@@ -65,13 +61,7 @@ impl CpuOperand {
             ActivationFormat::F32 => OperandData::F32(vec![0.0; rows * stride]),
             ActivationFormat::BF16 => OperandData::Bf16(vec![0; rows * stride]),
         };
-        Self {
-            data,
-            columns,
-            rows: 0,
-            stride,
-            capacity: rows,
-        }
+        Self { data, columns, rows: 0, stride, capacity: rows }
     }
 
     pub(crate) fn set_rows(&mut self, op: &'static str, rows: usize) -> Result<(), BackendError> {
@@ -99,11 +89,7 @@ impl CpuOperand {
         match &self.data {
             OperandData::F32(values) => rows.flat_map(|row| values[row].iter().copied()).collect(),
             OperandData::Bf16(values) => rows
-                .flat_map(|row| {
-                    values[row]
-                        .iter()
-                        .map(|&bits| bf16::from_bits(bits).to_f32())
-                })
+                .flat_map(|row| values[row].iter().map(|&bits| bf16::from_bits(bits).to_f32()))
                 .collect(),
         }
     }

@@ -71,9 +71,8 @@ mod tests {
     fn neighbouring_positions_and_seeds_are_uncorrelated() {
         let correlation = |other: &dyn Fn(u64) -> f64| {
             let n = 20_000;
-            let sum: f64 = (0..n)
-                .map(|i| (uniform(3, i as usize) - 0.5) * (other(i) - 0.5) * 12.0)
-                .sum();
+            let sum: f64 =
+                (0..n).map(|i| (uniform(3, i as usize) - 0.5) * (other(i) - 0.5) * 12.0).sum();
             sum / n as f64
         };
         // Standard deviation 0.007 under independence.

@@ -52,7 +52,14 @@ pub struct SamplingParams {
 impl Default for SamplingParams {
     /// Temperature 1, no filter, no penalty, seed 0: the model's own distribution.
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -189,11 +196,16 @@ impl Sampler {
         if self.params.temperature == 0.0 {
             return Ok(best as u32);
         }
-        let weight = |logit: f32| (f64::from(logit - max) / f64::from(self.params.temperature)).exp();
+        let weight =
+            |logit: f32| (f64::from(logit - max) / f64::from(self.params.temperature)).exp();
         self.candidates.clear();
-        self.candidates.extend(logits.iter().zip(0..).filter(|(l, _)| **l > f32::NEG_INFINITY).map(
-            |(&logit, token)| Candidate { token, logit, weight: weight(logit) },
-        ));
+        self.candidates.extend(
+            logits
+                .iter()
+                .zip(0..)
+                .filter(|(l, _)| **l > f32::NEG_INFINITY)
+                .map(|(&logit, token)| Candidate { token, logit, weight: weight(logit) }),
+        );
         filter(&mut self.candidates, &self.params);
         Ok(draw(&self.candidates, uniform(self.params.seed, position)))
     }

@@ -1,5 +1,7 @@
 //! Generation against a model whose next token is known.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -105,11 +107,7 @@ fn request() -> GenerateRequest {
 }
 
 /// Runs and also returns the streamed text.
-fn run(
-    model: &mut Scripted,
-    prompt: &[u32],
-    request: &GenerateRequest,
-) -> (Generation, String) {
+fn run(model: &mut Scripted, prompt: &[u32], request: &GenerateRequest) -> (Generation, String) {
     let mut streamed = String::new();
     let generation = generate(model, &tokenizer(), prompt, request, &mut |text| {
         streamed.push_str(text);
@@ -140,7 +138,8 @@ fn max_tokens_and_the_context_end_with_length() {
 
     for max_tokens in [None, Some(1000)] {
         let mut model = Scripted::new(3, &[0; 200]);
-        let (generation, _) = run(&mut model, &[1; 3], &GenerateRequest { max_tokens, ..request() });
+        let (generation, _) =
+            run(&mut model, &[1; 3], &GenerateRequest { max_tokens, ..request() });
         assert_eq!((generation.tokens.len(), generation.finish_reason), (97, FinishReason::Length));
     }
 
@@ -164,11 +163,8 @@ fn stop_strings_span_tokens_and_are_cut_off() {
 
 #[test]
 fn what_was_held_back_is_delivered_at_the_end() {
-    let limited = GenerateRequest {
-        stop_strings: vec!["bcz".into()],
-        max_tokens: Some(3),
-        ..request()
-    };
+    let limited =
+        GenerateRequest { stop_strings: vec!["bcz".into()], max_tokens: Some(3), ..request() };
     let (generation, streamed) = run(&mut Scripted::new(1, &[0, 1, 2]), &[9], &limited);
     assert_eq!((generation.text.as_str(), streamed.as_str()), ("abc", "abc"));
 }

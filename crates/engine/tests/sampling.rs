@@ -1,5 +1,7 @@
 //! Sampling: exact distributions, filters that hold, and randomness that depends on nothing else.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
 use std::collections::BTreeSet;
 
 use bantam_engine::{Sampler, SamplingError, SamplingParams};

@@ -21,7 +21,9 @@ pub enum EvalError {
         window: usize,
     },
     /// A window longer than a model's context.
-    #[error("the window is {window} tokens, but the context holds {context}; use --window {context}")]
+    #[error(
+        "the window is {window} tokens, but the context holds {context}; use --window {context}"
+    )]
     WindowTooLong {
         /// The window asked for.
         window: usize,

@@ -61,7 +61,13 @@ pub fn evaluate(
                     Baseline::First if i > 0 => Some(baseline_logits.as_slice()),
                     _ => None,
                 };
-                score_rows(&logits, against, &ids[chunk.scored.clone()], chunk.scored.start, score)?;
+                score_rows(
+                    &logits,
+                    against,
+                    &ids[chunk.scored.clone()],
+                    chunk.scored.start,
+                    score,
+                )?;
                 if i == 0 && baseline == Baseline::First {
                     let itself = score.divergence.get_or_insert_default();
                     itself.compare_with_itself(chunk.scored.len());

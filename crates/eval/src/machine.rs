@@ -19,8 +19,6 @@ pub struct Ceilings {
     pub f32_ops_per_second: f64,
     /// Multiply-adds on bf16 with f32 sums, likewise.
     pub bf16_ops_per_second: f64,
-    /// Multiply-adds on 8-bit integers with 32-bit sums, likewise.
-    pub int8_ops_per_second: f64,
 }
 
 /// What a step moves and computes.
@@ -42,7 +40,6 @@ impl Ceilings {
     ///     read_bytes_per_second: 10e9,
     ///     f32_ops_per_second: 100e9,
     ///     bf16_ops_per_second: 200e9,
-    ///     int8_ops_per_second: 400e9,
     /// };
     /// let decode = Work { bytes: 1e9, operations: 2e9 };
     /// assert_eq!(machine.least_seconds(&decode, ActivationFormat::BF16), 0.1); // memory

@@ -38,7 +38,8 @@ const GAP: &str = "  ";
 impl Table {
     /// An empty table with these columns.
     pub fn new<T: Into<String>>(columns: impl IntoIterator<Item = (T, Align)>) -> Self {
-        let (titles, align) = columns.into_iter().map(|(title, align)| (title.into(), align)).unzip();
+        let (titles, align) =
+            columns.into_iter().map(|(title, align)| (title.into(), align)).unzip();
         Self { titles, align, rows: Vec::new() }
     }
 

@@ -101,7 +101,7 @@ impl fmt::Display for Convention {
         let Self { window, stride, bos } = self;
         write!(f, "windows of {window} tokens ")?;
         if stride == window {
-            f.write_str("without overlap, the first of each not scored, ")?;
+            f.write_str("without overlap, the first token of each not scored, ")?;
         } else {
             write!(f, "every {stride}, each token scored once, ")?;
         }

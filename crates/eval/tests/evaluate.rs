@@ -1,5 +1,7 @@
 //! Scoring against models whose probabilities are known.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
 use bantam_backend::Batch;
 use bantam_engine::{Executor, Limits};
 use bantam_eval::{
@@ -66,8 +68,9 @@ impl Executor for Trigram {
                 let slot = batch.slot(span, position, self.limits.block_tokens);
                 self.cache[slot] = batch.tokens[row];
                 if batch.logit_rows.contains(&(row as u32)) {
-                    let before = (position > 0)
-                        .then(|| self.cache[batch.slot(span, position - 1, self.limits.block_tokens)]);
+                    let before = (position > 0).then(|| {
+                        self.cache[batch.slot(span, position - 1, self.limits.block_tokens)]
+                    });
                     logits.extend(self.logits(before, batch.tokens[row]));
                 }
             }

@@ -1,5 +1,7 @@
 //! The default model's perplexity against `transformers`; `tools/golden/perplexity.py` made the data.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
 use bantam_checkpoint::{Checkpoint, fetch};
 use bantam_cpu::{Cpu, CpuOptions};
 use bantam_engine::Executor;
@@ -23,8 +25,7 @@ fn load(precision: Precision, window: usize) -> Decoder<Cpu> {
 
 #[test]
 fn perplexity_is_that_of_transformers() {
-    let golden: Value =
-        serde_json::from_str(include_str!("data/perplexity_golden.json")).unwrap();
+    let golden: Value = serde_json::from_str(include_str!("data/perplexity_golden.json")).unwrap();
     let ids: Vec<u32> =
         golden["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let size = |case: &Value, key: &str| case[key].as_u64().unwrap() as usize;

@@ -191,20 +191,36 @@ impl ArchSpec {
         self.validate_attention(file)?;
         let bad = |key: &str, got: String, expected: &str| {
             let (file, key, expected) = (file.to_owned(), key.to_owned(), expected.to_owned());
-            Err(ModelError::BadValue { file, key, got, expected })
+            Err(ModelError::BadValue {
+                file,
+                key,
+                got,
+                expected,
+            })
         };
         if !(self.norm.eps.is_finite() && self.norm.eps > 0.0) {
-            return bad(self.keys.eps, self.norm.eps.to_string(), "a small positive number");
+            return bad(
+                self.keys.eps,
+                self.norm.eps.to_string(),
+                "a small positive number",
+            );
         }
         let not_executed = |what: &str, way_out| {
-            Err(ModelError::NotExecuted { what: what.to_owned(), way_out })
+            Err(ModelError::NotExecuted {
+                what: what.to_owned(),
+                way_out,
+            })
         };
         match &self.positions {
             Positions::Rotary(rotary) => {
                 let even = rotary.rotary_dim.is_multiple_of(2) && rotary.rotary_dim > 0;
                 if !even || rotary.rotary_dim > self.attention.head_dim {
                     let expected = format!("even and at most {}", self.attention.head_dim);
-                    return bad("head_dim (rotated part)", rotary.rotary_dim.to_string(), &expected);
+                    return bad(
+                        "head_dim (rotated part)",
+                        rotary.rotary_dim.to_string(),
+                        &expected,
+                    );
                 }
                 if !(rotary.theta.is_finite() && rotary.theta > 1.0) {
                     return bad("rope_theta", rotary.theta.to_string(), "a number above 1");
@@ -225,7 +241,10 @@ impl ArchSpec {
             return not_executed("clipping of q, k and v (clip_qkv)", "models without it are");
         }
         if self.head.tied && (self.head.normalised || self.head.bias) {
-            return not_executed("a tied head that is normalised or has a bias", "untied heads are");
+            return not_executed(
+                "a tied head that is normalised or has a bias",
+                "untied heads are",
+            );
         }
         if self.norm.bias && self.norm.kind == NormKind::Rms {
             return not_executed("a bias in an RMS norm", "layer norms may have one");
@@ -234,8 +253,19 @@ impl ArchSpec {
     }
 
     fn validate_sizes(&self, file: &str) -> Result<(), ModelError> {
-        let Sizes { layers, hidden, feed_forward, vocabulary, max_positions } = self.sizes;
-        let AttentionSpec { heads, kv_heads, head_dim, .. } = self.attention;
+        let Sizes {
+            layers,
+            hidden,
+            feed_forward,
+            vocabulary,
+            max_positions,
+        } = self.sizes;
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.attention;
         let keys = self.keys;
         let limits = [
             (keys.layers, layers, MAX_LAYERS),
@@ -261,10 +291,20 @@ impl ArchSpec {
     }
 
     fn validate_attention(&self, file: &str) -> Result<(), ModelError> {
-        let AttentionSpec { heads, kv_heads, windows, .. } = &self.attention;
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            windows,
+            ..
+        } = &self.attention;
         let bad = |key: &str, got: usize, expected: String| {
             let (file, key, got) = (file.to_owned(), key.to_owned(), got.to_string());
-            Err(ModelError::BadValue { file, key, got, expected })
+            Err(ModelError::BadValue {
+                file,
+                key,
+                got,
+                expected,
+            })
         };
         if heads % kv_heads != 0 {
             let expected = format!("a divisor of `{}`, {heads}", self.keys.heads);
@@ -283,7 +323,14 @@ impl ArchSpec {
     /// The attention of one layer, as back ends want it.
     #[must_use]
     pub fn attention_shape(&self, layer: usize) -> AttentionShape {
-        let AttentionSpec { heads, kv_heads, head_dim, ref windows, scale, .. } = self.attention;
+        let AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            ref windows,
+            scale,
+            ..
+        } = self.attention;
         let alibi_slopes = match self.positions {
             Positions::Alibi { max_bias } => Some(alibi_slopes(heads, max_bias)),
             Positions::Rotary(_) | Positions::Learned => None,
@@ -317,8 +364,16 @@ mod tests {
 
     #[test]
     fn alibi_slopes_are_those_of_the_paper() {
-        assert_eq!(alibi_slopes(8, 8.0), [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
+        assert_eq!(
+            alibi_slopes(8, 8.0),
+            [
+                0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625
+            ]
+        );
         // Six heads: the four of a 4-head model, then two from between them in an 8-head one.
-        assert_eq!(alibi_slopes(6, 8.0), [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
+        assert_eq!(
+            alibi_slopes(6, 8.0),
+            [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
+        );
     }
 }

@@ -101,7 +101,13 @@ impl<B: Backend> Decoder<B> {
         options: &LoadOptions,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Self, ModelError> {
-        Self::load_as(describe(checkpoint)?, backend, checkpoint, options, progress)
+        Self::load_as(
+            describe(checkpoint)?,
+            backend,
+            checkpoint,
+            options,
+            progress,
+        )
     }
 
     /// The same for a network described by hand instead of by the checkpoint's configuration.
@@ -135,7 +141,9 @@ impl<B: Backend> Decoder<B> {
         };
         Ok(Self {
             weights,
-            shapes: (0..arch.sizes.layers).map(|layer| arch.attention_shape(layer)).collect(),
+            shapes: (0..arch.sizes.layers)
+                .map(|layer| arch.attention_shape(layer))
+                .collect(),
             rope,
             cache: backend.cache(&layout)?,
             workspace: Workspace::new(&backend, &arch, options),
@@ -153,9 +161,23 @@ impl<B: Backend> Decoder<B> {
     /// # Errors
     /// If the batch does not fit the model or the options it was loaded with; nothing has run then.
     pub fn forward(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        let Self { arch, options, layout, .. } = self;
-        BatchLimits { arch, options, layout }.check(batch)?;
-        self.backend.embed(&self.weights.embedding, &batch.tokens, &mut self.workspace.hidden)?;
+        let Self {
+            arch,
+            options,
+            layout,
+            ..
+        } = self;
+        BatchLimits {
+            arch,
+            options,
+            layout,
+        }
+        .check(batch)?;
+        self.backend.embed(
+            &self.weights.embedding,
+            &batch.tokens,
+            &mut self.workspace.hidden,
+        )?;
         for index in 0..self.weights.layers.len() {
             self.run_layer(index, batch)?;
         }
@@ -167,14 +189,35 @@ impl<B: Backend> Decoder<B> {
 
     /// Adds one layer's attention and feed-forward network to the residual stream.
     fn run_layer(&mut self, index: usize, batch: &Batch) -> Result<(), ModelError> {
-        let Self { backend, weights, shapes, rope, cache, workspace: w, arch, .. } = self;
-        let Layer { qkv, head_norm, attention_out, feed_forward_in, feed_forward_out, .. } =
-            &weights.layers[index];
+        let Self {
+            backend,
+            weights,
+            shapes,
+            rope,
+            cache,
+            workspace: w,
+            arch,
+            ..
+        } = self;
+        let Layer {
+            qkv,
+            head_norm,
+            attention_out,
+            feed_forward_in,
+            feed_forward_out,
+            ..
+        } = &weights.layers[index];
         let layer = &weights.layers[index];
         let shape = &shapes[index];
 
         backend.norm(&w.hidden, &layer.attention_norm, &mut w.normed)?;
-        backend.linear(&w.normed, &qkv.weight, qkv.bias.as_ref(), Store::Replace, &mut w.qkv)?;
+        backend.linear(
+            &w.normed,
+            &qkv.weight,
+            qkv.bias.as_ref(),
+            Store::Replace,
+            &mut w.qkv,
+        )?;
         let (head_norm, rope) = (head_norm.as_ref(), rope.as_ref());
         backend.append(&mut w.qkv, shape, head_norm, rope, batch, index, cache)?;
         backend.attention(&w.qkv, shape, batch, index, cache, &mut w.attended)?;
@@ -197,14 +240,25 @@ impl<B: Backend> Decoder<B> {
 
     /// The logits of some rows of the residual stream.
     fn run_head(&mut self, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let Self { backend, weights, workspace: w, .. } = self;
+        let Self {
+            backend,
+            weights,
+            workspace: w,
+            ..
+        } = self;
         let (weight, bias) = match &weights.untied_head {
             Some(head) => (&head.weight, head.bias.as_ref()),
             None => (&weights.embedding, None),
         };
         backend.select_rows(&w.hidden, rows, &mut w.selected)?;
         backend.norm(&w.selected, &weights.final_norm, &mut w.selected_normed)?;
-        backend.linear(&w.selected_normed, weight, bias, Store::Replace, &mut w.logits)?;
+        backend.linear(
+            &w.selected_normed,
+            weight,
+            bias,
+            Store::Replace,
+            &mut w.logits,
+        )?;
         Ok(backend.read(&w.logits))
     }
 

@@ -59,7 +59,9 @@ pub enum ModelError {
         expected: String,
     },
     /// The group size does not divide the input size of a layer.
-    #[error("{layer}: input size {k} is not divisible by the group size {group}; use {way_out}")]
+    #[error(
+        "{layer}: input size {k} does not split into groups of {group}, a multiple of 4; use {way_out}"
+    )]
     Group {
         /// The stored layer.
         layer: String,
@@ -95,7 +97,7 @@ pub enum ModelError {
         nearest: String,
     },
     /// A tensor's shape contradicts the configuration.
-    #[error("{file}: tensor `{tensor}` has shape {got:?}, expected {expected:?} by {keys}")]
+    #[error("{file}: tensor `{tensor}` has shape {got:?}, expected {expected}")]
     TensorShape {
         /// The file that holds it.
         file: String,
@@ -103,14 +105,14 @@ pub enum ModelError {
         tensor: String,
         /// Its shape.
         got: Vec<usize>,
-        /// Its shape by the configuration.
-        expected: Vec<usize>,
-        /// The keys of the configuration that say so.
-        keys: String,
+        /// Its shape by the configuration, and the keys that say so.
+        expected: String,
     },
     /// The checkpoint holds tensors that the network would not read.
-    #[error("{file}: {count} tensors that model_type `{model_type}` does not read: {names}; \
-             running without them would give wrong results")]
+    #[error(
+        "{file}: {count} tensors that model_type `{model_type}` does not read: {names}; \
+             running without them would give wrong results"
+    )]
     UnreadTensors {
         /// The checkpoint.
         file: String,

@@ -22,7 +22,8 @@ mod rope;
 mod stored;
 
 pub use arch::{
-    ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary, Sizes,
+    ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary,
+    Sizes,
 };
 pub use decoder::Decoder;
 pub use error::ModelError;

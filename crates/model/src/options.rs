@@ -1,7 +1,7 @@
 //! What can be chosen when a model is loaded.
 
 use bantam_backend::KvFormat;
-use bantam_numerics::{ActivationFormat, QuantScheme};
+use bantam_numerics::{ActivationFormat, Group, QuantScheme, WeightFormat};
 
 use crate::arch::ArchSpec;
 use crate::error::ModelError;
@@ -60,7 +60,11 @@ impl LoadOptions {
     /// Checks the options against the model.
     pub(crate) fn validate(&self, arch: &ArchSpec) -> Result<(), ModelError> {
         let limits = [
-            ("--max-context", self.context(arch), arch.sizes.max_positions),
+            (
+                "--max-context",
+                self.context(arch),
+                arch.sizes.max_positions,
+            ),
             ("--max-batch-tokens", self.max_batch_tokens, MAX_STEP),
             ("--max-sequences", self.max_sequences, MAX_STEP),
             ("--max-logit-rows", self.max_logit_rows, MAX_STEP),
@@ -71,7 +75,11 @@ impl LoadOptions {
                 if option == "--max-context" && got > 0 {
                     expected += &format!(", the model's `{}`", arch.keys.max_positions);
                 }
-                return Err(ModelError::BadOption { option, got: got.to_string(), expected });
+                return Err(ModelError::BadOption {
+                    option,
+                    got: got.to_string(),
+                    expected,
+                });
             }
         }
         Ok(())
@@ -80,7 +88,10 @@ impl LoadOptions {
 
 impl Precision {
     /// INT4 with the group size that fits each layer.
-    pub const INT4: Self = Self::Int4 { group: None, symmetric: true };
+    pub const INT4: Self = Self::Int4 {
+        group: None,
+        symmetric: true,
+    };
 
     /// How linear layers read their input.
     #[must_use]
@@ -88,15 +99,17 @@ impl Precision {
         self.scheme_for(LinearRole::Qkv, 1).activation
     }
 
-    /// The scheme of a layer, if its group divides K.
+    /// The scheme of a layer, if its group divides K and is a multiple of 4.
     pub(crate) fn checked_scheme(&self, linear: &StoredLinear) -> Result<QuantScheme, ModelError> {
         let scheme = self.scheme_for(linear.role, linear.k);
-        let size = match scheme.weight {
-            bantam_numerics::WeightFormat::Int4 { group, .. }
-            | bantam_numerics::WeightFormat::Int8 { group } => group.size(linear.k),
-            _ => return Ok(scheme),
+        let WeightFormat::Int4 {
+            group: Group::Of(size),
+            ..
+        } = scheme.weight
+        else {
+            return Ok(scheme);
         };
-        if linear.k.is_multiple_of(size) {
+        if linear.k.is_multiple_of(size) && size.is_multiple_of(4) {
             return Ok(scheme);
         }
         Err(ModelError::Group {
@@ -104,7 +117,9 @@ impl Precision {
             k: linear.k,
             group: size,
             way_out: match fitting_group(linear.k) {
-                Some(group) => format!("--precision int4-g{group}, or int4 for the best of each layer"),
+                Some(group) => {
+                    format!("--precision int4-g{group}, or int4 for the best of each layer")
+                }
                 None => "--precision int4, which stores such layers in int8".to_owned(),
             },
         })

@@ -112,36 +112,64 @@ impl MemoryPlan {
         if self.total() <= budget {
             return Ok(());
         }
-        // The total if options were changed; it grows with each of the three searched below.
-        let total_with = |change: &dyn Fn(&mut LoadOptions)| {
-            let mut changed = options.clone();
-            change(&mut changed);
-            Self::unchecked(arch, &changed, self.block_tokens).map_or(u64::MAX, |p| p.total())
+        // The total if options were changed; it grows with each of those searched below.
+        let fits = |changed: LoadOptions| {
+            let plan = Self::unchecked(arch, &changed, self.block_tokens);
+            plan.is_ok_and(|plan| plan.total() <= budget)
         };
-        let largest = |upper: usize, change: &dyn Fn(&mut LoadOptions, usize)| {
-            let fits = |value| total_with(&|o: &mut LoadOptions| change(o, value)) <= budget;
-            largest_that(upper, fits)
-        };
-        let context =
-            largest(self.max_context, &|options, tokens| options.max_context = Some(tokens));
-        let sequences =
-            largest(options.max_sequences, &|options, count| options.max_sequences = count);
-        let batch =
-            largest(options.max_batch_tokens, &|options, tokens| options.max_batch_tokens = tokens);
-        let rows = largest(options.max_logit_rows, &|options, rows| options.max_logit_rows = rows);
-        let precision = [Precision::Bf16, Precision::Int8, Precision::INT4]
-            .into_iter()
-            .find(|&precision| total_with(&|o: &mut LoadOptions| o.precision = precision) <= budget);
-        let ways = [
-            context.map(|tokens| format!("--max-context {tokens}")),
-            sequences.map(|count| format!("--max-sequences {count}")),
-            batch.map(|tokens| format!("--max-batch-tokens {tokens}")),
-            rows.map(|rows| format!("--max-logit-rows {rows}")),
-            precision.map(|precision| format!("--precision {precision}")),
+        // Each option with the options that a smaller value of it makes.
+        type Change = fn(LoadOptions, usize) -> LoadOptions;
+        let counts: [(&str, usize, Change); 4] = [
+            ("--max-context", self.max_context, |options, value| {
+                LoadOptions {
+                    max_context: Some(value),
+                    ..options
+                }
+            }),
+            (
+                "--max-sequences",
+                options.max_sequences,
+                |options, value| LoadOptions {
+                    max_sequences: value,
+                    ..options
+                },
+            ),
+            (
+                "--max-batch-tokens",
+                options.max_batch_tokens,
+                |options, value| LoadOptions {
+                    max_batch_tokens: value,
+                    ..options
+                },
+            ),
+            (
+                "--max-logit-rows",
+                options.max_logit_rows,
+                |options, value| LoadOptions {
+                    max_logit_rows: value,
+                    ..options
+                },
+            ),
         ];
-        let ways: Vec<String> = ways.into_iter().flatten().collect();
+        let mut ways = Vec::new();
+        for (option, upper, change) in counts {
+            let fitting = largest_below(upper, |value| fits(change(options.clone(), value)));
+            ways.extend(fitting.map(|value| format!("{option} {value}")));
+        }
+        let smaller = [Precision::Bf16, Precision::Int8, Precision::INT4]
+            .into_iter()
+            .find(|&precision| {
+                fits(LoadOptions {
+                    precision,
+                    ..options.clone()
+                })
+            });
+        ways.extend(smaller.map(|precision| format!("--precision {precision}")));
         let way_out = if ways.is_empty() {
-            format!("the whole needs {}; allow that much with --memory", gib(self.total()))
+            format!(
+                "the whole needs {}; allow that much with --memory",
+                in_units(self.total())
+            )
         } else {
             format!("use {}", ways.join(" or "))
         };
@@ -153,8 +181,13 @@ impl MemoryPlan {
         let mut left = budget;
         for (what, needed) in parts {
             if needed > left {
-                let (needed, left) = (gib(needed), gib(left));
-                return Err(ModelError::OverBudget { what, needed, left, way_out });
+                let (needed, left) = (in_units(needed), in_units(left));
+                return Err(ModelError::OverBudget {
+                    what,
+                    needed,
+                    left,
+                    way_out,
+                });
             }
             left -= needed;
         }
@@ -162,12 +195,12 @@ impl MemoryPlan {
     }
 }
 
-/// The largest value from 1 to `upper − 1` that fits, if a smaller one than `upper` does.
-fn largest_that(upper: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+/// The largest value from 1 to `upper − 1` that fits, if there is one; smaller ones fit too.
+fn largest_below(upper: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
     let (mut good, mut bad) = (0, upper);
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
-        if fits(middle) { good = middle } else { bad = middle }
+        *(if fits(middle) { &mut good } else { &mut bad }) = middle;
     }
     (good > 0).then_some(good)
 }
@@ -184,7 +217,11 @@ fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, Mo
                 share.layers += count;
                 share.bytes += bytes;
             }
-            None => shares.push(SchemeShare { scheme, layers: count, bytes }),
+            None => shares.push(SchemeShare {
+                scheme,
+                layers: count,
+                bytes,
+            }),
         }
         Ok::<(), ModelError>(())
     };
@@ -198,7 +235,7 @@ fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, Mo
     Ok(shares)
 }
 
-/// Bytes of the activations that [`Workspace`](crate::decoder) holds.
+/// Bytes of the activations that a decoder's workspace holds.
 fn workspace_bytes(arch: &ArchSpec, options: &LoadOptions) -> u64 {
     let operand = match options.precision.activation() {
         ActivationFormat::F32 => F32_BYTES,
@@ -228,7 +265,10 @@ impl ArchSpec {
             hidden: self.sizes.hidden as u64,
             qkv: ((shape.heads + 2 * shape.kv_heads) * shape.head_dim) as u64,
             attended: (shape.heads * shape.head_dim) as u64,
-            inner: self.feed_forward.kind.input_columns(self.sizes.feed_forward) as u64,
+            inner: self
+                .feed_forward
+                .kind
+                .input_columns(self.sizes.feed_forward) as u64,
             activated: self.sizes.feed_forward as u64,
             logits: self.sizes.vocabulary as u64,
         }
@@ -237,18 +277,25 @@ impl ArchSpec {
 
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schemes: Vec<String> =
-            self.schemes.iter().map(|s| format!("{} × {}", s.layers, s.scheme)).collect();
+        let schemes: Vec<String> = self
+            .schemes
+            .iter()
+            .map(|s| format!("{} × {}", s.layers, s.scheme))
+            .collect();
         let blocks = format!("{} blocks of {} tokens", self.num_blocks, self.block_tokens);
         let rows = [
             ("weights", self.weights_bytes, schemes.join(", ")),
             ("KV cache", self.kv_bytes, blocks),
             ("workspace", self.workspace_bytes, String::new()),
-            ("rotary table", self.rope_bytes, format!("{} positions", self.max_context)),
+            (
+                "rotary table",
+                self.rope_bytes,
+                format!("{} positions", self.max_context),
+            ),
             ("total", self.total(), String::new()),
         ];
         for (i, (what, bytes, note)) in rows.into_iter().enumerate() {
-            let line = format!("{what:<12} {:>10}  {note}", gib(bytes));
+            let line = format!("{what:<12} {:>10}  {note}", in_units(bytes));
             f.write_str(if i > 0 { "\n" } else { "" })?;
             f.write_str(line.trim_end())?;
         }
@@ -257,7 +304,7 @@ impl fmt::Display for MemoryPlan {
 }
 
 /// Bytes in the largest binary unit that leaves a whole part.
-pub(crate) fn gib(bytes: u64) -> String {
+pub(crate) fn in_units(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -271,8 +318,8 @@ pub(crate) fn gib(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// The cache of a model: `max_sequences` sequences of the longest context.
 impl LoadOptions {
+    /// The cache of a model: `max_sequences` sequences of the longest context.
     pub(crate) fn kv_layout(
         &self,
         arch: &ArchSpec,
@@ -301,7 +348,11 @@ impl LoadOptions {
             return Err(ModelError::BadOption {
                 option: "--max-sequences",
                 got: self.max_sequences.to_string(),
-                expected: format!("at most {} of {} tokens", most / blocks_each, self.context(arch)),
+                expected: format!(
+                    "at most {} of {} tokens",
+                    most / blocks_each,
+                    self.context(arch)
+                ),
             });
         }
         Ok(layout)

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use bantam_checkpoint::Checkpoint;
+use bantam_checkpoint::{Checkpoint, CheckpointError};
 
-use crate::arch::{ArchSpec, Residual};
+use crate::arch::{ArchSpec, AttentionSpec, Residual};
 use crate::error::ModelError;
 use crate::names::QkvNames;
 use crate::precision::LinearRole;
@@ -41,7 +41,12 @@ pub struct StoredPart {
 
 impl StoredPart {
     fn whole(module: String, rows: usize, rows_from: String) -> Self {
-        Self { module, rows, taken: std::iter::once(0..rows).collect(), rows_from }
+        Self {
+            module,
+            rows,
+            taken: std::iter::once(0..rows).collect(),
+            rows_from,
+        }
     }
 }
 
@@ -69,14 +74,19 @@ impl ArchSpec {
         let attended = self.attention.heads * self.attention.head_dim;
         let from_hidden = cite(self.keys.hidden, hidden);
         let one = |name: &str, rows| {
-            vec![StoredPart::whole(in_layer(name, layer), rows, from_hidden.clone())]
+            vec![StoredPart::whole(
+                in_layer(name, layer),
+                rows,
+                from_hidden.clone(),
+            )]
         };
         let inner = self.sizes.feed_forward;
         let inner_columns = self.feed_forward.kind.input_columns(inner);
         let from_inner = cite(self.keys.feed_forward, inner);
         // Gate and up may be stored as one matrix already.
         let rows = inner_columns / names.feed_forward_in.len().max(1);
-        let input = |name: &&str| StoredPart::whole(in_layer(name, layer), rows, from_inner.clone());
+        let input =
+            |name: &&str| StoredPart::whole(in_layer(name, layer), rows, from_inner.clone());
         let inputs = names.feed_forward_in.iter().map(input).collect();
         [
             self.qkv(layer),
@@ -114,7 +124,12 @@ impl ArchSpec {
         let from_kv_heads = format!("{} × {from_head_dim}", cite(self.keys.kv_heads, kv_heads));
         let fused = |name: &str, taken| {
             let rows_from = format!("{from_heads} and {from_kv_heads}");
-            vec![StoredPart { module: in_layer(name, layer), rows: n, taken, rows_from }]
+            vec![StoredPart {
+                module: in_layer(name, layer),
+                rows: n,
+                taken,
+                rows_from,
+            }]
         };
         let parts = match self.names.qkv {
             QkvNames::Separate([q, k, v]) => [
@@ -133,12 +148,20 @@ impl ArchSpec {
                     first..first + count * dim
                 };
                 let of_each = |i, count| (0..kv_heads).map(move |g| stored(g, i, count));
-                let taken = of_each(0, group).chain(of_each(group, 1)).chain(of_each(group + 1, 1));
+                let taken = of_each(0, group)
+                    .chain(of_each(group, 1))
+                    .chain(of_each(group + 1, 1));
                 fused(name, taken.collect())
             }
         };
         let bias = shape.qkv_bias;
-        StoredLinear { role: LinearRole::Qkv, n, k: self.sizes.hidden, bias, parts }
+        StoredLinear {
+            role: LinearRole::Qkv,
+            n,
+            k: self.sizes.hidden,
+            bias,
+            parts,
+        }
     }
 
     /// The embedding table, `[V, C]`.
@@ -157,7 +180,13 @@ impl ArchSpec {
     fn table(&self, role: LinearRole, module: &str, bias: bool) -> StoredLinear {
         let rows = self.sizes.vocabulary;
         let part = StoredPart::whole(module.to_owned(), rows, cite(self.keys.vocabulary, rows));
-        StoredLinear { role, n: rows, k: self.sizes.hidden, bias, parts: vec![part] }
+        StoredLinear {
+            role,
+            n: rows,
+            k: self.sizes.hidden,
+            bias,
+            parts: vec![part],
+        }
     }
 
     /// Whether feed-forward has a norm of its own.
@@ -174,7 +203,11 @@ impl ArchSpec {
         if self.attention.head_norm {
             let dim = self.attention.head_dim;
             vectors.extend(self.names.head_norms.iter().map(|name| {
-                (weight_of(&in_layer(name, layer)), dim, cite(self.keys.head_dim, dim))
+                (
+                    weight_of(&in_layer(name, layer)),
+                    dim,
+                    cite(self.keys.head_dim, dim),
+                )
             }));
         }
         vectors
@@ -184,7 +217,9 @@ impl ArchSpec {
         let keys = cite(self.keys.hidden, self.sizes.hidden);
         let vector = |name| (name, self.sizes.hidden, keys.clone());
         let bias = self.norm.bias.then(|| vector(bias_of(module)));
-        std::iter::once(vector(weight_of(module))).chain(bias).collect()
+        std::iter::once(vector(weight_of(module)))
+            .chain(bias)
+            .collect()
     }
 
     /// Every tensor that the network reads.
@@ -194,8 +229,11 @@ impl ArchSpec {
         let mut add_linear = |linear: &StoredLinear| {
             let input = match linear.role {
                 LinearRole::AttentionOut => {
-                    let AttentionKeys { heads, head_dim } = self.attention_keys();
-                    format!("{heads} × {head_dim}")
+                    let AttentionSpec {
+                        heads, head_dim, ..
+                    } = self.attention;
+                    let heads = cite(self.keys.heads, heads);
+                    format!("{heads} × {}", cite(self.keys.head_dim, head_dim))
                 }
                 LinearRole::FeedForwardOut => cite(self.keys.feed_forward, linear.k),
                 _ => cite(self.keys.hidden, linear.k),
@@ -206,7 +244,11 @@ impl ArchSpec {
                 needed.push(NeededTensor { name, shape, keys });
                 if linear.bias {
                     let (name, keys) = (bias_of(&part.module), part.rows_from.clone());
-                    needed.push(NeededTensor { name, shape: vec![part.rows], keys });
+                    needed.push(NeededTensor {
+                        name,
+                        shape: vec![part.rows],
+                        keys,
+                    });
                 }
             }
         };
@@ -217,43 +259,44 @@ impl ArchSpec {
         if let Some(head) = self.untied_head() {
             add_linear(&head);
         }
-        let mut vectors: Vec<_> =
-            (0..self.sizes.layers).flat_map(|layer| self.layer_vectors(layer)).collect();
+        let mut vectors: Vec<_> = (0..self.sizes.layers)
+            .flat_map(|layer| self.layer_vectors(layer))
+            .collect();
         vectors.extend(self.norm_vectors(self.names.final_norm));
-        let shaped = |(name, length, keys)| NeededTensor { name, shape: vec![length], keys };
+        let shaped = |(name, length, keys)| NeededTensor {
+            name,
+            shape: vec![length],
+            keys,
+        };
         needed.extend(vectors.into_iter().map(shaped));
         needed
-    }
-
-    fn attention_keys(&self) -> AttentionKeys {
-        AttentionKeys {
-            heads: cite(self.keys.heads, self.attention.heads),
-            head_dim: cite(self.keys.head_dim, self.attention.head_dim),
-        }
     }
 
     /// Checks that the checkpoint holds every tensor of the network in its shape, and no other.
     pub(crate) fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
         let needed = self.needed_tensors();
         for tensor in &needed {
-            let found = checkpoint.tensor(&tensor.name).map_err(|error| match error {
-                bantam_checkpoint::CheckpointError::UnknownTensor { path, name, nearest } => {
-                    ModelError::MissingTensor {
+            let found = checkpoint
+                .tensor(&tensor.name)
+                .map_err(|error| match error {
+                    CheckpointError::UnknownTensor {
+                        path,
+                        name,
+                        nearest,
+                    } => ModelError::MissingTensor {
                         file: path.display().to_string(),
                         tensor: name,
                         expected: tensor.shape.clone(),
                         nearest: nearest.join(", "),
-                    }
-                }
-                other => other.into(),
-            })?;
+                    },
+                    other => other.into(),
+                })?;
             if found.shape != tensor.shape {
                 return Err(ModelError::TensorShape {
                     file: found.file().display().to_string(),
                     tensor: tensor.name.clone(),
                     got: found.shape.to_vec(),
-                    expected: tensor.shape.clone(),
-                    keys: tensor.keys.clone(),
+                    expected: format!("{:?} by {}", tensor.shape, tensor.keys),
                 });
             }
         }
@@ -266,8 +309,17 @@ impl ArchSpec {
         let unread: Vec<&str> = checkpoint
             .tensors()
             .map(|tensor| tensor.name)
-            .filter(|name| read.binary_search_by(|known| known.as_str().cmp(name)).is_err())
-            .filter(|name| !self.names.ignorable.iter().any(|ending| name.ends_with(ending)))
+            .filter(|name| {
+                read.binary_search_by(|known| known.as_str().cmp(name))
+                    .is_err()
+            })
+            .filter(|name| {
+                !self
+                    .names
+                    .ignorable
+                    .iter()
+                    .any(|ending| name.ends_with(ending))
+            })
             .collect();
         if unread.is_empty() {
             return Ok(());
@@ -281,12 +333,6 @@ impl ArchSpec {
             names: unread[..unread.len().min(SHOWN)].join(", ") + more,
         })
     }
-}
-
-/// Citations of the keys that attention's sizes follow from.
-struct AttentionKeys {
-    heads: String,
-    head_dim: String,
 }
 
 /// The tensor of GGUF files that divides rotary frequencies.

@@ -1,5 +1,7 @@
 //! Logits and greedy tokens of tiny checkpoints against those of `transformers`.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
 mod common;
 
 use std::path::Path;
@@ -20,15 +22,26 @@ fn cases() -> Vec<(std::path::PathBuf, std::path::PathBuf)> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             cases.push((path.clone(), path.join("golden.json")));
-        } else if path.extension().is_some_and(|extension| extension == "gguf") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+        {
             let own = path.with_extension("golden.json");
-            let golden =
-                if own.exists() { own } else { path.with_extension("").join("golden.json") };
+            let golden = if own.exists() {
+                own
+            } else {
+                path.with_extension("").join("golden.json")
+            };
             cases.push((path, golden));
         }
     }
     cases.sort();
-    assert!(cases.len() >= 16, "{} cases in {}", cases.len(), tiny.display());
+    assert!(
+        cases.len() >= 16,
+        "{} cases in {}",
+        cases.len(),
+        tiny.display()
+    );
     cases
 }
 
@@ -58,8 +71,9 @@ fn check_case<B: Backend>(backend: B, path: &Path, golden: &Path) {
     chunks.extend([1; 5]);
     for chunks in [vec![prompt.len()], chunks, vec![1; prompt.len()]] {
         let logits = logits_in_chunks(&mut decoder, &prompt, &blocks, &chunks);
-        for (&position, want) in
-            positions.iter().zip(want.chunks_exact(decoder.arch().sizes.vocabulary))
+        for (&position, want) in positions
+            .iter()
+            .zip(want.chunks_exact(decoder.arch().sizes.vocabulary))
         {
             let difference = max_difference(&logits[position as usize], want);
             assert!(
@@ -76,5 +90,14 @@ fn check_case<B: Backend>(backend: B, path: &Path, golden: &Path) {
 fn reference_gives_the_logits_of_transformers() {
     for (path, golden) in cases() {
         check_case(Reference, &path, &golden);
+    }
+}
+
+#[test]
+fn cpu_gives_the_logits_of_transformers() {
+    for cpu in common::cpus() {
+        for (path, golden) in cases() {
+            check_case(cpu.clone(), &path, &golden);
+        }
     }
 }

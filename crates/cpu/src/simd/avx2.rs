@@ -78,12 +78,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn fma(a: F, b: F, c: F) -> F {
-        unsafe {
-            [
-                _mm256_fmadd_ps(a[0], b[0], c[0]),
-                _mm256_fmadd_ps(a[1], b[1], c[1]),
-            ]
-        }
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
     unsafe fn round(a: F) -> F {
@@ -105,20 +100,14 @@ impl Simd for Avx2 {
         unsafe {
             let bound = _mm256_set1_ps(bound);
             let keep = a.map(|a| _mm256_cmp_ps::<_CMP_GE_OQ>(a, bound));
-            [
-                _mm256_and_ps(keep[0], value[0]),
-                _mm256_and_ps(keep[1], value[1]),
-            ]
+            [_mm256_and_ps(keep[0], value[0]), _mm256_and_ps(keep[1], value[1])]
         }
     }
     #[inline(always)]
     unsafe fn sum(a: F) -> f32 {
         unsafe {
             let eight = _mm256_add_ps(a[0], a[1]);
-            let four = _mm_add_ps(
-                _mm256_castps256_ps128(eight),
-                _mm256_extractf128_ps::<1>(eight),
-            );
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
@@ -127,10 +116,7 @@ impl Simd for Avx2 {
     unsafe fn largest(a: F) -> f32 {
         unsafe {
             let eight = _mm256_max_ps(a[0], a[1]);
-            let four = _mm_max_ps(
-                _mm256_castps256_ps128(eight),
-                _mm256_extractf128_ps::<1>(eight),
-            );
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
@@ -165,12 +151,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs {
-        unsafe {
-            [
-                _mm256_loadu_si256(from.cast()),
-                _mm256_loadu_si256(from.add(16).cast()),
-            ]
-        }
+        unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(16).cast())] }
     }
     #[inline(always)]
     unsafe fn pairs_i8(from: *const i8) -> Self::Pairs {
@@ -195,10 +176,7 @@ impl Simd for Avx2 {
                 let high = _mm_shuffle_epi8(high_bytes, nibbles);
                 _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high))
             };
-            let bytes = [
-                _mm_loadu_si128(from.cast()),
-                _mm_loadu_si128(from.add(16).cast()),
-            ];
+            let bytes = [_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast())];
             [
                 bytes.map(|b| widen(_mm_and_si128(b, nibble))),
                 bytes.map(|b| widen(_mm_and_si128(_mm_srli_epi16::<4>(b), nibble))),
@@ -222,10 +200,7 @@ impl Simd for Avx2 {
             // The even element is the lower half of each 32 bits, the odd one the upper half.
             let even = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
             let odd = |v| {
-                _mm256_castsi256_ps(_mm256_and_si256(
-                    v,
-                    _mm256_set1_epi32(0xffff_0000u32 as i32),
-                ))
+                _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(0xffff_0000u32 as i32)))
             };
             let step =
                 |acc, w| _mm256_fmadd_ps(odd(w), odd(x), _mm256_fmadd_ps(even(w), even(x), acc));

@@ -103,8 +103,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store_bf16(to: *mut u16, value: __m512) {
         unsafe {
-            to.cast::<__m256bh>()
-                .write_unaligned(_mm512_cvtneps_pbh(value))
+            to.cast::<__m256bh>().write_unaligned(_mm512_cvtneps_pbh(value));
         }
     }
 

@@ -83,15 +83,7 @@ pub(crate) trait Simd: Copy + 'static {
             let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
             // The Taylor series of eʳ on |r| ≤ ln2/2, to the seventh power.
             let mut p = Self::splat(1.0 / 5040.0);
-            for c in [
-                1.0 / 720.0,
-                1.0 / 120.0,
-                1.0 / 24.0,
-                1.0 / 6.0,
-                0.5,
-                1.0,
-                1.0,
-            ] {
+            for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
                 p = Self::fma(p, r, Self::splat(c));
             }
             Self::zero_below(x, LOWEST, Self::mul(p, Self::exp2_integral(n)))
@@ -157,18 +149,13 @@ impl Isa {
     /// The sets that this machine has, slowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .filter(|isa| isa.detected())
-            .collect()
+        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|isa| isa.detected()).collect()
     }
 
     /// The fastest set that this machine has.
     #[must_use]
     pub fn best() -> Self {
-        *Self::available()
-            .last()
-            .expect("scalar code runs everywhere")
+        *Self::available().last().expect("scalar code runs everywhere")
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -316,16 +303,9 @@ mod tests {
         // Small finite bf16 and f16 patterns: high bytes 0x3c..0x40, arbitrary low bytes.
         let mut bytes = [0u8; 64];
         for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = if i % 2 == 1 {
-                0x3c + (i / 2 % 4) as u8
-            } else {
-                (i * 37 % 251) as u8
-            };
+            *byte = if i % 2 == 1 { 0x3c + (i / 2 % 4) as u8 } else { (i * 37 % 251) as u8 };
         }
-        let x = [
-            half::bf16::from_f32(1.5).to_bits(),
-            half::bf16::from_f32(-0.25).to_bits(),
-        ];
+        let x = [half::bf16::from_f32(1.5).to_bits(), half::bf16::from_f32(-0.25).to_bits()];
         let bf16_at = |i: usize| {
             half::bf16::from_bits(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])).to_f32()
         };
@@ -334,12 +314,7 @@ mod tests {
         for isa in Isa::available() {
             let mut out = [[0.0; LANES]; 6];
             let mut stored = [0u16; LANES];
-            isa.run(Primitives {
-                bytes: &bytes,
-                x,
-                out: &mut out,
-                stored: &mut stored,
-            });
+            isa.run(Primitives { bytes: &bytes, x, out: &mut out, stored: &mut stored });
             for n in 0..LANES {
                 let f16 =
                     half::f16::from_bits(u16::from_le_bytes([bytes[2 * n], bytes[2 * n + 1]]));
@@ -358,11 +333,7 @@ mod tests {
                         "{isa} row {row} lane {n}: {got} instead of {want}"
                     );
                 }
-                assert_eq!(
-                    stored[n],
-                    half::bf16::from_f32(f16.to_f32()).to_bits(),
-                    "{isa}"
-                );
+                assert_eq!(stored[n], half::bf16::from_f32(f16.to_f32()).to_bits(), "{isa}");
             }
         }
     }

@@ -7,12 +7,14 @@ use bantam_backend::{FeedForward, NormKind};
 use bantam_numerics::reference::RotaryPairs;
 
 use super::config::Config;
+use super::rope;
+use super::rules::{Bias, WindowRule};
 use crate::arch::{
-    ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary, Sizes,
+    ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary,
+    Sizes,
 };
 use crate::error::ModelError;
 use crate::names::{ConfigKeys, QkvNames, TensorNames};
-use super::rope;
 
 /// What tells the members of the family apart.
 pub(super) struct Variant {
@@ -26,30 +28,13 @@ pub(super) struct Variant {
     default_head_dim: Option<usize>,
 }
 
-/// Whether linear layers have biases.
-enum Bias {
-    Always,
-    Never,
-    /// As this key says; absent means no.
-    Key(&'static str),
-}
-
-/// Which layers `sliding_window` holds for.
-enum WindowRule {
-    None,
-    /// All of them.
-    EveryLayer,
-    /// If `use_sliding_window`: those that `layer_types` names, else those from `max_window_layers`.
-    Chosen,
-}
-
 pub(super) const LLAMA: Variant = Variant {
     model_type: "llama",
     qkv_bias: Bias::Key("attention_bias"),
     out_bias: Bias::Key("attention_bias"),
     feed_forward_bias: Bias::Key("mlp_bias"),
     head_norm: false,
-    window: WindowRule::None,
+    window: WindowRule::NoLayer,
     default_head_dim: None,
 };
 pub(super) const MISTRAL: Variant = Variant {
@@ -85,10 +70,16 @@ static NAMES: TensorNames = TensorNames {
         "model.layers.{layer}.self_attn.k_proj",
         "model.layers.{layer}.self_attn.v_proj",
     ]),
-    head_norms: ["model.layers.{layer}.self_attn.q_norm", "model.layers.{layer}.self_attn.k_norm"],
+    head_norms: [
+        "model.layers.{layer}.self_attn.q_norm",
+        "model.layers.{layer}.self_attn.k_norm",
+    ],
     attention_out: "model.layers.{layer}.self_attn.o_proj",
     feed_forward_norm: "model.layers.{layer}.post_attention_layernorm",
-    feed_forward_in: &["model.layers.{layer}.mlp.gate_proj", "model.layers.{layer}.mlp.up_proj"],
+    feed_forward_in: &[
+        "model.layers.{layer}.mlp.gate_proj",
+        "model.layers.{layer}.mlp.up_proj",
+    ],
     feed_forward_out: "model.layers.{layer}.mlp.down_proj",
     final_norm: "model.norm",
     head: "lm_head",
@@ -111,18 +102,19 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
     let heads = config.count(KEYS.heads)?;
     let hidden = config.count(KEYS.hidden)?;
     let layers = config.count(KEYS.layers)?;
-    let head_dim = match config.count_or_none(KEYS.head_dim)?.or(variant.default_head_dim) {
+    let head_dim = match config
+        .count_or_none(KEYS.head_dim)?
+        .or(variant.default_head_dim)
+    {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden % heads == 0 => hidden / heads,
         None => {
-            let expected = format!("a multiple of `{}`, {heads}, or `head_dim` beside it", KEYS.heads);
+            let expected = format!(
+                "a multiple of `{}`, {heads}, or `head_dim` beside it",
+                KEYS.heads
+            );
             return Err(config.bad(KEYS.hidden, &hidden.to_string(), &expected));
         }
-    };
-    let bias = |rule: &Bias| match rule {
-        Bias::Always => Ok(true),
-        Bias::Never => Ok(false),
-        Bias::Key(key) => config.flag(key, false),
     };
     let max_positions = config.count(KEYS.max_positions)?;
     let rope = rope::read(config, max_positions)?;
@@ -135,7 +127,11 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             vocabulary: config.count(KEYS.vocabulary)?,
             max_positions: rope.max_positions,
         },
-        norm: NormSpec { kind: NormKind::Rms, eps: config.number(KEYS.eps)? as f32, bias: false },
+        norm: NormSpec {
+            kind: NormKind::Rms,
+            eps: config.number(KEYS.eps)? as f32,
+            bias: false,
+        },
         positions: Positions::Rotary(Rotary {
             rotary_dim: head_dim,
             pairs: RotaryPairs::HalfSplit,
@@ -146,16 +142,16 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             heads,
             kv_heads: config.count_or_none(KEYS.kv_heads)?.unwrap_or(heads),
             head_dim,
-            qkv_bias: bias(&variant.qkv_bias)?,
-            out_bias: bias(&variant.out_bias)?,
+            qkv_bias: variant.qkv_bias.read(config)?,
+            out_bias: variant.out_bias.read(config)?,
             head_norm: variant.head_norm,
-            windows: windows(&variant.window, config, layers)?,
+            windows: variant.window.read(config, layers)?,
             scale: None,
             clip: None,
         },
         feed_forward: FeedForwardSpec {
             kind: FeedForward::Gated(config.activation("hidden_act")?),
-            bias: bias(&variant.feed_forward_bias)?,
+            bias: variant.feed_forward_bias.read(config)?,
         },
         residual: Residual::Sequential,
         head: HeadSpec {
@@ -166,40 +162,4 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
         names: &NAMES,
         keys: &KEYS,
     })
-}
-
-/// The window of each layer.
-fn windows(
-    rule: &WindowRule,
-    config: &Config<'_>,
-    layers: usize,
-) -> Result<Vec<Option<usize>>, ModelError> {
-    let layers = layers.min(crate::arch::MAX_LAYERS);
-    let active = match rule {
-        WindowRule::None => false,
-        WindowRule::EveryLayer => true,
-        WindowRule::Chosen => config.flag("use_sliding_window", false)?,
-    };
-    let Some(window) = config.count_or_none("sliding_window")?.filter(|_| active) else {
-        return Ok(vec![None; layers]);
-    };
-    if matches!(rule, WindowRule::EveryLayer) {
-        return Ok(vec![Some(window); layers]);
-    }
-    if let Some(kinds) = config.texts("layer_types")? {
-        return kinds
-            .iter()
-            .map(|&kind| match kind {
-                "full_attention" => Ok(None),
-                "sliding_attention" => Ok(Some(window)),
-                other => Err(config.bad(
-                    "layer_types",
-                    &format!("`{other}`"),
-                    "full_attention or sliding_attention",
-                )),
-            })
-            .collect();
-    }
-    let first = config.count("max_window_layers")?;
-    Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect())
 }

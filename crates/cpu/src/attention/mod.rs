@@ -6,6 +6,8 @@
 //! the order of their chunks. Chunks may be computed by different threads (flash-decoding), and
 //! since neither their borders nor the order of merging depends on that, a row's bits do not either.
 
+pub(crate) mod schedule;
+
 use crate::cache::CpuCache;
 use crate::element::Element;
 use crate::layout::QUAD;
@@ -45,12 +47,7 @@ impl<'a> Tile<'a> {
     pub(crate) fn new(rows: &[QueryRow], kv_head: usize, table: &'a [u32]) -> Self {
         let mut tile = [QueryRow::default(); TILE_ROWS];
         tile[..rows.len()].copy_from_slice(rows);
-        Self {
-            rows: tile,
-            len: rows.len(),
-            kv_head,
-            table,
-        }
+        Self { rows: tile, len: rows.len(), kv_head, table }
     }
 
     pub(crate) fn rows(&self) -> &[QueryRow] {
@@ -60,10 +57,7 @@ impl<'a> Tile<'a> {
     /// The chunks that any row of the tile sees.
     pub(crate) fn chunks(&self, shape: &AttentionShape) -> Range<usize> {
         let positions = || self.rows().iter().map(|row| row.position);
-        let first = positions()
-            .map(|p| shape.first_visible(p))
-            .min()
-            .unwrap_or(0);
+        let first = positions().map(|p| shape.first_visible(p)).min().unwrap_or(0);
         let last = positions().max().unwrap_or(0);
         first / CHUNK..last / CHUNK + 1
     }
@@ -86,8 +80,7 @@ impl Partial {
         self.max = [f32::NEG_INFINITY; TILE_ROWS];
         self.sum = [0.0; TILE_ROWS];
         self.values.clear();
-        self.values
-            .resize(TILE_ROWS * head_dim.next_multiple_of(LANES), 0.0);
+        self.values.resize(TILE_ROWS * head_dim.next_multiple_of(LANES), 0.0);
     }
 
     /// Adds a later chunk's partial.
@@ -103,10 +96,7 @@ impl Partial {
             self.max[row] = max;
             self.sum[row] = self.sum[row] * old + later.sum[row] * new;
             let range = row * padded..(row + 1) * padded;
-            for (a, b) in self.values[range.clone()]
-                .iter_mut()
-                .zip(&later.values[range])
-            {
+            for (a, b) in self.values[range.clone()].iter_mut().zip(&later.values[range]) {
                 *a = *a * old + *b * new;
             }
         }
@@ -161,23 +151,13 @@ pub(crate) struct TileChunks<'a, E> {
 impl<E: Element> Kernel for TileChunks<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self {
-            attention,
-            tile,
-            chunks,
-            scratch,
-        } = self;
+        let Self { attention, tile, chunks, scratch } = self;
         let head_dim = attention.shape.head_dim;
         scratch.total.reset(head_dim);
         attention.load_queries(tile, &mut scratch.queries);
         for chunk in chunks {
             scratch.chunk.reset(head_dim);
-            let run = ChunkRun::<E, S> {
-                attention,
-                tile,
-                chunk,
-                marker: PhantomData,
-            };
+            let run = ChunkRun::<E, S> { attention, tile, chunk, marker: PhantomData };
             // SAFETY: the caller's.
             unsafe {
                 let mut first = 0;
@@ -252,18 +232,10 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
         first: usize,
         scratch: &mut Scratch<E>,
     ) -> Option<Range<usize>> {
-        let Attention {
-            shape,
-            cache,
-            layer,
-            ..
-        } = *self.attention;
+        let Attention { shape, cache, layer, .. } = *self.attention;
         let start = self.chunk * CHUNK;
         let rows = &self.tile.rows()[first..first + R];
-        let low = rows
-            .iter()
-            .map(|row| shape.first_visible(row.position))
-            .min()?;
+        let low = rows.iter().map(|row| shape.first_visible(row.position)).min()?;
         let high = rows.iter().map(|row| row.position).max()? + 1;
         let keys = start.max(low) / LANES * LANES..(start + CHUNK).min(high);
         if keys.is_empty() {
@@ -284,10 +256,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
                 let mut sums = [[S::splat(0.0)]; R];
                 accumulate::<S, E::Panel<S>, R, 1>(&mut sums, queries, [panel], 0..quads);
                 for (r, [sum]) in sums.into_iter().enumerate() {
-                    let out = scratch
-                        .scores
-                        .as_mut_ptr()
-                        .add((first + r) * CHUNK + key - start);
+                    let out = scratch.scores.as_mut_ptr().add((first + r) * CHUNK + key - start);
                     S::store(out, sum);
                 }
             }
@@ -310,11 +279,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
         for (key, score) in whole.clone().zip(scores.iter_mut()) {
             let bias = slope.map_or(0.0, |slope| -slope * position.abs_diff(key) as f32);
             let seen = key >= visible.start && key < visible.end;
-            *score = if seen {
-                *score * shape.scale + bias
-            } else {
-                f32::NEG_INFINITY
-            };
+            *score = if seen { *score * shape.scale + bias } else { f32::NEG_INFINITY };
         }
         // SAFETY: both slices are whole lanes long.
         unsafe {
@@ -328,9 +293,8 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
                 return;
             }
             let mut sum = S::splat(0.0);
-            for (lanes, out) in scores
-                .chunks_exact(LANES)
-                .zip(probabilities.chunks_exact_mut(LANES))
+            for (lanes, out) in
+                scores.chunks_exact(LANES).zip(probabilities.chunks_exact_mut(LANES))
             {
                 let p = S::exp(S::sub(S::load(lanes.as_ptr()), S::splat(max)));
                 sum = S::add(sum, p);
@@ -373,12 +337,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
         panel: usize,
         scratch: &mut Scratch<E>,
     ) {
-        let Attention {
-            shape,
-            cache,
-            layer,
-            ..
-        } = *self.attention;
+        let Attention { shape, cache, layer, .. } = *self.attention;
         let padded = shape.head_dim.next_multiple_of(LANES);
         let start = self.chunk * CHUNK;
         // SAFETY: probabilities cover whole panels of keys, so every quad below is written.
@@ -429,9 +388,7 @@ impl<E: Element> Kernel for Finish<'_, E> {
             // SAFETY: the row and head exist in the output; values hold padded rows.
             unsafe {
                 let inverse = S::splat(self.total.sum[r].recip());
-                let out = self
-                    .out
-                    .add(row.row * self.stride + row.head * self.head_dim);
+                let out = self.out.add(row.row * self.stride + row.head * self.head_dim);
                 for at in (0..self.head_dim).step_by(LANES) {
                     let value = S::load(self.total.values.as_ptr().add(r * padded + at));
                     let n = LANES.min(self.head_dim - at);

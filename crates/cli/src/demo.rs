@@ -1,0 +1,159 @@
+//! `bantam demo`: the whole of Bantam in a minute, on a model small enough for any machine.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use bantam_backend::Backend;
+use bantam_engine::{GenerateRequest, SamplingParams};
+use bantam_eval::{Align, Baseline, BenchOptions, Ceilings, Convention, EVAL_TEXT, Score, Table};
+use bantam_model::{Decoder, LoadOptions, Precision};
+use bantam_text::{EncodeOptions, Message};
+use clap::Args;
+
+use crate::bench::{self, Measured, percent};
+use crate::device::Device;
+use crate::inspect::heading;
+use crate::interrupt;
+use crate::model_arg::{DeviceArgs, OpenModel};
+use crate::output::{self, mebibytes, significant};
+use crate::run::{Session, encode_chat};
+
+/// See it all at once: a model made small, what that cost, and an answer
+///
+/// Fetches smollm2 (135 M parameters, 94 MB) on the first run, quantizes it in memory, and takes
+/// less than two minutes.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// The formats shown: the original first, and last the one that answers.
+const FORMATS: [Precision; 4] = [
+    Precision::F32,
+    Precision::Int8,
+    Precision::INT4,
+    Precision::Int4 { group: Some(32), symmetric: false },
+];
+/// Windows short enough that scoring stays quick, and the tokens scored in all.
+const WINDOW: usize = 512;
+const SCORED_TOKENS: usize = 3072;
+/// Tokens of a step while scoring; their logits are in memory for two models.
+const ROWS_AT_ONCE: usize = 256;
+/// What is timed for each format.
+const SPEED: BenchOptions =
+    BenchOptions { prompt_tokens: 256, decode_tokens: 32, batch: 1, repetitions: 3 };
+const NOTES: &str = "\
+Of limit: decode speed beside reading all weights at the measured bandwidth.
+SmolLM2 comes with weights on a 4-bit grid, groups of 32 with offsets: int4-g32-asym finds that grid
+again, while int4 (larger groups, no offsets) shows what plain rounding to 4 bits costs.";
+const QUESTION: &str = "Why is the sky blue? Answer in two sentences.";
+const MAX_ANSWER_TOKENS: usize = 96;
+
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let start = Instant::now();
+    interrupt::install()?;
+    let model = OpenModel::open("smollm2")?;
+    let tokenizer = model.tokenizer()?;
+    let device = args.device.open()?;
+    output::print_line(heading(&model))?;
+    let machine = bench::ceilings(&device);
+    output::print_line(format_args!(
+        "on {}: reads {:.1} GB/s, computes {:.0} GFLOP/s in bf16\n",
+        device.describe(),
+        machine.read_bytes_per_second / 1e9,
+        machine.bf16_ops_per_second / 1e9
+    ))?;
+
+    let mut decoders = FORMATS
+        .iter()
+        .map(|&precision| model.load(&device, &load_options(precision)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut ids =
+        tokenizer.encode(EVAL_TEXT, EncodeOptions { add_special: true, parse_special: false })?;
+    let all_tokens = ids.len();
+    ids.truncate(SCORED_TOKENS);
+    let convention = Convention::new(WINDOW, None, ids.first().copied() == tokenizer.bos())?;
+    let scores = crate::eval::score(&mut decoders, Baseline::First, &ids, &convention)?;
+    let speeds = measure_speed(&mut decoders, &machine)?;
+    output::print(&table(&decoders, &scores, &speeds).to_string())?;
+    output::print_line(format_args!(
+        "Perplexity and KL: the first {} of {all_tokens} tokens of a text written for this,\n{convention}.\n{NOTES}\n",
+        ids.len()
+    ))?;
+
+    let decoder = decoders.pop().context("the formats were loaded")?;
+    let mut session = Session { model, decoder, request: request(tokenizer.eos()), tokenizer };
+    answer(&mut session)?;
+    output::print_line(format_args!("\nThat took {:.0} s. Next:", start.elapsed().as_secs_f64()))?;
+    output::print_line("  bantam run smollm2 --dtype int4      chat with it")?;
+    output::print_line("  bantam --help                        everything else")?;
+    Ok(())
+}
+
+fn load_options(precision: Precision) -> LoadOptions {
+    LoadOptions {
+        precision,
+        max_context: Some(WINDOW),
+        max_batch_tokens: ROWS_AT_ONCE,
+        max_logit_rows: ROWS_AT_ONCE,
+        ..LoadOptions::default()
+    }
+}
+
+fn request(stop_tokens: &[u32]) -> GenerateRequest {
+    GenerateRequest {
+        sampling: SamplingParams::greedy(),
+        max_tokens: Some(MAX_ANSWER_TOKENS),
+        stop_tokens: stop_tokens.to_vec(),
+        stop_strings: Vec::new(),
+    }
+}
+
+fn measure_speed(
+    decoders: &mut [Decoder<Device>],
+    machine: &Ceilings,
+) -> anyhow::Result<Vec<Measured>> {
+    let bar =
+        output::progress_bar((decoders.len() * (SPEED.repetitions + 1)) as u64, "measuring speed");
+    let speeds = decoders
+        .iter_mut()
+        .map(|decoder| bench::measure(decoder, &SPEED, machine, &mut || bar.inc(1)))
+        .collect();
+    bar.finish_and_clear();
+    speeds
+}
+
+fn table(decoders: &[Decoder<Device>], scores: &[Score], speeds: &[Measured]) -> Table {
+    use Align::{Left, Right};
+    let mut table = Table::new([
+        ("format", Left),
+        ("weights (MiB)", Right),
+        ("perplexity", Right),
+        ("KL (nats/token)", Right),
+        ("prefill (tok/s)", Right),
+        ("decode (tok/s)", Right),
+        ("of limit (%)", Right),
+    ]);
+    for ((decoder, score), measured) in decoders.iter().zip(scores).zip(speeds) {
+        table.row([
+            decoder.options().precision.to_string(),
+            mebibytes(decoder.weight_bytes()),
+            format!("{:.3}", score.perplexity.value()),
+            score.divergence.map_or(String::new(), |divergence| significant(divergence.kl_mean())),
+            format!("{:.0}", measured.speed.prefill_tokens_per_second),
+            format!("{:.1}", measured.speed.decode_tokens_per_second),
+            percent(measured.decode_share),
+        ]);
+    }
+    table
+}
+
+/// Asks the smallest model.
+fn answer(session: &mut Session) -> anyhow::Result<()> {
+    let message = Message { role: "user".to_owned(), content: QUESTION.to_owned() };
+    let prompt = encode_chat(&session.tokenizer, &[message])?;
+    let precision = session.decoder.options().precision;
+    output::print_line(format_args!("{QUESTION}\n\n{precision} answers:"))?;
+    session.stream(&prompt).map(drop)
+}

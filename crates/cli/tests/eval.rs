@@ -1,0 +1,115 @@
+//! `bantam eval` and `bantam bench` as a user sees them.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
+mod common;
+
+use common::{folder, run};
+
+#[test]
+fn formats_of_a_model_are_compared_in_json() {
+    let finished = run(&[
+        "eval",
+        "smollm2@int8",
+        "smollm2@int4",
+        "--against",
+        "smollm2",
+        "--limit",
+        "96",
+        "--window",
+        "64",
+        "--stride",
+        "32",
+        "--json",
+    ]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let report = finished.json();
+    assert_eq!(report["convention"]["window"], 64);
+    assert_eq!(report["convention"]["stride"], 32);
+    assert_eq!(report["convention"]["bos"], false);
+    assert_eq!(report["against"]["dtype"], "f32");
+    let models = report["models"].as_array().unwrap();
+    let number = |i: usize, key: &str| models[i][key].as_f64().unwrap();
+    let dtypes: Vec<_> = models.iter().map(|model| model["dtype"].as_str().unwrap()).collect();
+    assert_eq!(dtypes, ["int8", "int4"]);
+    for i in 0..2 {
+        assert_eq!(models[i]["model"], "smollm2");
+        assert_eq!(models[i]["scored_tokens"], 95);
+        assert!(number(i, "perplexity") > 1.0 && number(i, "max_logit_delta") > 0.0);
+        assert!((0.0..=1.0).contains(&number(i, "top1_agreement")));
+    }
+    // Fewer bits, further away.
+    assert!(0.0 < number(0, "kl_mean") && number(0, "kl_mean") < number(1, "kl_mean"));
+    assert!(number(0, "top1_agreement") >= number(1, "top1_agreement"));
+}
+
+#[test]
+fn the_table_states_the_convention() {
+    let text = folder("text").join("short.txt");
+    std::fs::write(&text, "The river has been crossed many times, and many times it has not.")
+        .unwrap();
+    let text = text.to_str().unwrap();
+    let finished = run(&["eval", "smollm2", "--text", text, "--dtype", "int8"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for part in ["perplexity", "smollm2", "int8", "windows of 2048", "short.txt", "no begin-of-seq"]
+    {
+        assert!(finished.stdout.contains(part), "no {part} in {}", finished.stdout);
+    }
+}
+
+#[test]
+fn what_cannot_be_scored_is_refused() {
+    let refusal =
+        |arguments: &[&str]| run(&[&["eval", "smollm2"], arguments].concat()).refusal().to_owned();
+    assert!(refusal(&["--window", "9000"]).contains("use --window 8192"));
+    assert!(refusal(&["--window", "64", "--stride", "65"]).contains("1 to 64"));
+    assert!(refusal(&["--limit", "1"]).contains("at least 2"));
+    assert!(refusal(&["--text", "no-such.txt"]).contains("no-such.txt"));
+    let latin = folder("latin").join("text.txt");
+    std::fs::write(&latin, b"caf\xe9").unwrap();
+    assert!(refusal(&["--text", latin.to_str().unwrap()]).contains("not UTF-8 at byte 3"));
+    assert_eq!(run(&["eval", "smollm2", "--task", "mmlu"]).code, Some(2));
+}
+
+#[test]
+fn speed_is_reported_as_a_share_of_the_limit() {
+    let finished = run(&[
+        "bench",
+        "model",
+        "smollm2",
+        "--dtype",
+        "int8",
+        "--prompt-tokens",
+        "16",
+        "--decode-tokens",
+        "4",
+        "--batch",
+        "1,2",
+        "--repetitions",
+        "1",
+        "--json",
+    ]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let report = finished.json();
+    assert!(report["ceilings"]["read_bytes_per_second"].as_f64().unwrap() > 1e8);
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for (result, batch) in results.iter().zip([1, 2]) {
+        assert_eq!(result["speed"]["batch"], batch);
+        assert!(result["speed"]["decode_tokens_per_second"].as_f64().unwrap() > 0.0);
+        assert!(result["decode_share"].as_f64().unwrap() > 0.0);
+    }
+    let nothing = run(&["bench", "model", "smollm2", "--decode-tokens", "0"]);
+    assert!(nothing.refusal().contains("generated size is 0"), "{}", nothing.stderr);
+}
+
+#[test]
+fn help_teaches_with_examples() {
+    for command in
+        [&["--help"][..], &["run", "--help"], &["eval", "--help"], &["inspect", "--help"]]
+    {
+        let finished = run(command);
+        assert_eq!(finished.code, Some(0));
+        assert!(finished.stdout.contains("Examples:"), "{}", finished.stdout);
+    }
+    assert_eq!(run(&["no-such-command"]).code, Some(2));
+}
