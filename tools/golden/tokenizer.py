@@ -14,7 +14,7 @@
                            under the rule of each `tokenizer.ggml.pre`
     chat_templates.json    what transformers renders from `templates/*.jinja`
 
-`crates/model/tests/data/smollm2_tokens.json`, given the GGUF file: the corpus under the tokenizer
+`crates/checkpoint/tests/data/smollm2_tokens.json`, given the GGUF file: the corpus under the tokenizer
 built from it by the documented rule (single digits, then GPT-2's pattern). The converter of
 transformers is not used for it: it takes the GPT-2 rule for every file and keeps numbers whole.
 """
@@ -30,7 +30,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "crates/text/tests/data"
-SMOLLM2_TOKENS = REPOSITORY / "crates/model/tests/data/smollm2_tokens.json"
+SMOLLM2_TOKENS = REPOSITORY / "crates/checkpoint/tests/data/smollm2_tokens.json"
 
 VOCABULARY_SIZE = 900
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6

@@ -47,18 +47,10 @@ pub(crate) fn check() -> Result<(), String> {
     for file in files {
         let text =
             std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-        let relative = file
-            .strip_prefix(&root)
-            .unwrap_or(&file)
-            .display()
-            .to_string();
+        let relative = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
         faults.extend(file_faults(&relative, &text));
     }
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(faults.join("\n"))
-    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
 
 /// The dependencies of each crate of the workspace on others of it, dev-dependencies left out: a
@@ -72,40 +64,25 @@ fn dependencies(root: &Path) -> Result<BTreeMap<String, Vec<String>>, String> {
         .map_err(|e| format!("cargo metadata: {e}"))?;
     let metadata: Value =
         serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
-    let name = |v: &Value| {
-        v["name"]
-            .as_str()
-            .and_then(|n| n.strip_prefix("bantam-"))
-            .map(str::to_owned)
-    };
-    let packages = metadata["packages"]
-        .as_array()
-        .ok_or("cargo metadata lists no packages")?;
+    let name =
+        |v: &Value| v["name"].as_str().and_then(|n| n.strip_prefix("bantam-")).map(str::to_owned);
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     Ok(packages
         .iter()
         .filter_map(|package| {
             let needs = package["dependencies"].as_array()?;
-            let needs = needs
-                .iter()
-                .filter(|need| need["kind"].as_str() != Some("dev"));
+            let needs = needs.iter().filter(|need| need["kind"].as_str() != Some("dev"));
             Some((name(package)?, needs.filter_map(name).collect()))
         })
         .collect())
 }
 
 fn upward_arrows(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
-    let layer = |name: &str| {
-        LAYERS
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, layer)| *layer)
-    };
+    let layer = |name: &str| LAYERS.iter().find(|(n, _)| *n == name).map(|(_, layer)| *layer);
     let mut faults = Vec::new();
     for (from, needs) in dependencies {
         let Some(from_layer) = layer(from) else {
-            faults.push(format!(
-                "crate {from} has no layer; give it one in xtask/src/house.rs"
-            ));
+            faults.push(format!("crate {from} has no layer; give it one in xtask/src/house.rs"));
             continue;
         };
         for to in needs {
@@ -124,9 +101,7 @@ fn upward_arrows(dependencies: &BTreeMap<String, Vec<String>>) -> Vec<String> {
 fn source_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     for entry in entries {
-        let path = entry
-            .map_err(|e| format!("{}: {e}", folder.display()))?
-            .path();
+        let path = entry.map_err(|e| format!("{}: {e}", folder.display()))?.path();
         if path.is_dir() {
             source_files(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -140,28 +115,14 @@ fn file_faults(file: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let lines = text.lines().count();
     if lines > MAX_LINES {
-        faults.push(format!(
-            "{file} has {lines} lines, more than {MAX_LINES}; one idea a file"
-        ));
+        faults.push(format!("{file} has {lines} lines, more than {MAX_LINES}; one idea a file"));
     }
     // In pieces, so that this file does not accuse itself.
-    let signs = [
-        concat!("uns", "afe {"),
-        concat!("uns", "afe fn"),
-        concat!("uns", "afe impl"),
-    ];
+    let signs = [concat!("uns", "afe {"), concat!("uns", "afe fn"), concat!("uns", "afe impl")];
     let allowed = UNSAFE_PLACES.iter().any(|place| file.starts_with(place));
     let code = |line: &&str| !line.trim_start().starts_with("//");
-    if !allowed
-        && text
-            .lines()
-            .filter(code)
-            .any(|line| signs.iter().any(|s| line.contains(s)))
-    {
-        faults.push(format!(
-            "{file} has unsafe code; its places are {}",
-            UNSAFE_PLACES.join(", ")
-        ));
+    if !allowed && text.lines().filter(code).any(|line| signs.iter().any(|s| line.contains(s))) {
+        faults.push(format!("{file} has unsafe code; its places are {}", UNSAFE_PLACES.join(", ")));
     }
     faults
 }
@@ -181,11 +142,7 @@ mod tests {
     fn an_upward_arrow_is_named() {
         let arrow = |from: &str, to: &str| BTreeMap::from([(from.to_owned(), vec![to.to_owned()])]);
         assert!(upward_arrows(&arrow("engine", "model")).is_empty());
-        for (from, to) in [
-            ("model", "engine"),
-            ("engine", "optimize"),
-            ("numerics", "nowhere"),
-        ] {
+        for (from, to) in [("model", "engine"), ("engine", "optimize"), ("numerics", "nowhere")] {
             let faults = upward_arrows(&arrow(from, to));
             assert_eq!(faults.len(), 1, "{from} to {to}");
             assert!(faults[0].contains(from) && faults[0].contains(to));
@@ -197,9 +154,6 @@ mod tests {
         let sin = concat!("uns", "afe { }\n");
         assert!(file_faults("crates/cpu/src/a.rs", sin).is_empty());
         assert_eq!(file_faults("crates/engine/src/a.rs", sin).len(), 1);
-        assert_eq!(
-            file_faults("crates/cpu/src/a.rs", &"\n".repeat(MAX_LINES + 1)).len(),
-            1
-        );
+        assert_eq!(file_faults("crates/cpu/src/a.rs", &"\n".repeat(MAX_LINES + 1)).len(), 1);
     }
 }

@@ -73,25 +73,16 @@ impl Batch {
         }
         let first = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
-        self.positions
-            .extend((start..start + tokens.len()).map(|p| p as u32));
+        self.positions.extend((start..start + tokens.len()).map(|p| p as u32));
         let blocks = self.block_tables.len()..self.block_tables.len() + block_table.len();
         self.block_tables.extend_from_slice(block_table);
-        self.spans.push(Span {
-            rows: first..first + tokens.len(),
-            start,
-            blocks,
-        });
+        self.spans.push(Span { rows: first..first + tokens.len(), start, blocks });
         Ok(())
     }
 
     /// Asks for the logits of every sequence's last token.
     pub fn want_last_logits(&mut self) {
-        self.logit_rows = self
-            .spans
-            .iter()
-            .map(|span| span.rows.end as u32 - 1)
-            .collect();
+        self.logit_rows = self.spans.iter().map(|span| span.rows.end as u32 - 1).collect();
     }
 
     /// Asks for the logits of every token.

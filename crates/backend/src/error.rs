@@ -53,16 +53,7 @@ impl BackendError {
         got: usize,
         expected: usize,
     ) -> Result<(), Self> {
-        if got == expected {
-            Ok(())
-        } else {
-            Err(Self::Shape {
-                op,
-                what,
-                got,
-                expected,
-            })
-        }
+        if got == expected { Ok(()) } else { Err(Self::Shape { op, what, got, expected }) }
     }
 
     /// Checks that `got` rows fit into `capacity`.
@@ -70,10 +61,6 @@ impl BackendError {
     /// # Errors
     /// [`BackendError::Capacity`] if they do not.
     pub fn check_capacity(op: &'static str, got: usize, capacity: usize) -> Result<(), Self> {
-        if got <= capacity {
-            Ok(())
-        } else {
-            Err(Self::Capacity { op, got, capacity })
-        }
+        if got <= capacity { Ok(()) } else { Err(Self::Capacity { op, got, capacity }) }
     }
 }

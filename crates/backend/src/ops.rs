@@ -105,8 +105,7 @@ impl AttentionShape {
     /// The first position that a token at `position` sees.
     #[must_use]
     pub fn first_visible(&self, position: usize) -> usize {
-        self.window
-            .map_or(0, |window| (position + 1).saturating_sub(window))
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 

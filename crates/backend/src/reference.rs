@@ -25,12 +25,7 @@ pub struct Rows {
 
 impl Rows {
     fn new(rows: usize, columns: usize, format: ActivationFormat) -> Self {
-        Self {
-            values: Vec::new(),
-            columns,
-            capacity: rows,
-            format,
-        }
+        Self { values: Vec::new(), columns, capacity: rows, format }
     }
 
     fn rows(&self) -> impl Iterator<Item = &[f32]> {
@@ -50,8 +45,7 @@ impl Rows {
         self.values.clear();
         for row in rows {
             BackendError::check_shape(op, "output columns", row.len(), self.columns)?;
-            self.values
-                .extend(row.iter().map(|&v| round_activation(v, self.format)));
+            self.values.extend(row.iter().map(|&v| round_activation(v, self.format)));
         }
         BackendError::check_capacity(op, self.num_rows(), self.capacity)
     }
@@ -72,13 +66,7 @@ impl PlainCache {
     }
 
     fn start(&self, layer: usize, which: usize, slot: usize, head: usize) -> usize {
-        let KvLayout {
-            blocks,
-            block_tokens,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.layout;
+        let KvLayout { blocks, block_tokens, kv_heads, head_dim, .. } = self.layout;
         (((layer * 2 + which) * blocks * block_tokens + slot) * kv_heads + head) * head_dim
     }
 
@@ -127,10 +115,7 @@ impl Backend for Reference {
 
     fn cache(&self, layout: &KvLayout) -> Result<PlainCache, BackendError> {
         let numbers = layout.bytes() / layout.format.bytes();
-        Ok(PlainCache {
-            layout: *layout,
-            values: vec![0.0; numbers],
-        })
+        Ok(PlainCache { layout: *layout, values: vec![0.0; numbers] })
     }
 
     fn write(&self, values: &[f32], out: &mut Rows) -> Result<(), BackendError> {
@@ -172,11 +157,7 @@ impl Backend for Reference {
     fn select_rows(&self, x: &Rows, rows: &[u32], out: &mut Rows) -> Result<(), BackendError> {
         if let Some(&row) = rows.iter().find(|&&row| row as usize >= x.num_rows()) {
             let (got, capacity) = (row as usize + 1, x.num_rows());
-            return Err(BackendError::Capacity {
-                op: "select_rows",
-                got,
-                capacity,
-            });
+            return Err(BackendError::Capacity { op: "select_rows", got, capacity });
         }
         let pick = |&row: &u32| x.values[row as usize * x.columns..][..x.columns].to_vec();
         out.fill("select_rows", rows.iter().map(pick))
@@ -234,20 +215,8 @@ impl Backend for Reference {
         layer: usize,
         cache: &mut PlainCache,
     ) -> Result<(), BackendError> {
-        check_attention(
-            "append",
-            qkv.columns,
-            qkv.num_rows(),
-            shape,
-            batch,
-            &cache.layout,
-        )?;
-        let &AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = shape;
+        check_attention("append", qkv.columns, qkv.num_rows(), shape, batch, &cache.layout)?;
+        let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
         for span in &batch.spans {
             for (i, row) in span.rows.clone().enumerate() {
                 let position = span.start + i;
@@ -284,14 +253,7 @@ impl Backend for Reference {
         cache: &PlainCache,
         out: &mut Rows,
     ) -> Result<(), BackendError> {
-        check_attention(
-            "attention",
-            qkv.columns,
-            qkv.num_rows(),
-            shape,
-            batch,
-            &cache.layout,
-        )?;
+        check_attention("attention", qkv.columns, qkv.num_rows(), shape, batch, &cache.layout)?;
         let mut results = Vec::new();
         for span in &batch.spans {
             for (i, row) in span.rows.clone().enumerate() {
@@ -305,18 +267,11 @@ impl Backend for Reference {
                 for head in 0..shape.heads {
                     let kv_head = head / (shape.heads / shape.kv_heads);
                     let q = &qkv.values[row * qkv.columns + head * shape.head_dim..];
-                    let keys: Vec<&[f32]> = slots
-                        .iter()
-                        .map(|&s| cache.head(layer, 0, s, kv_head))
-                        .collect();
-                    let values: Vec<&[f32]> = slots
-                        .iter()
-                        .map(|&s| cache.head(layer, 1, s, kv_head))
-                        .collect();
-                    let slope = shape
-                        .alibi_slopes
-                        .as_ref()
-                        .map_or(0.0, |slopes| slopes[head]);
+                    let keys: Vec<&[f32]> =
+                        slots.iter().map(|&s| cache.head(layer, 0, s, kv_head)).collect();
+                    let values: Vec<&[f32]> =
+                        slots.iter().map(|&s| cache.head(layer, 1, s, kv_head)).collect();
+                    let slope = shape.alibi_slopes.as_ref().map_or(0.0, |slopes| slopes[head]);
                     let first = visible.start;
                     let bias = |key: usize| -slope * (position - first - key) as f32;
                     let q = &q[..shape.head_dim];
@@ -340,10 +295,7 @@ impl Backend for Reference {
             FeedForward::Plain(act) => row.iter().map(|&v| act.apply(v)).collect(),
             FeedForward::Gated(act) => {
                 let (gate, up) = row.split_at(row.len() / 2);
-                gate.iter()
-                    .zip(up)
-                    .map(|(&g, &u)| act.apply(g) * u)
-                    .collect()
+                gate.iter().zip(up).map(|(&g, &u)| act.apply(g) * u).collect()
             }
         };
         out.fill("feed_forward", x.rows().map(apply))
@@ -375,11 +327,7 @@ pub fn check_attention(
     for span in &batch.spans {
         let reach = span.blocks.len() * layout.block_tokens;
         BackendError::check_capacity(op, span.context(), reach)?;
-        if let Some(&block) = batch
-            .table(span)
-            .iter()
-            .find(|&&b| b as usize >= layout.blocks)
-        {
+        if let Some(&block) = batch.table(span).iter().find(|&&b| b as usize >= layout.blocks) {
             return Err(BackendError::Capacity {
                 op,
                 got: block as usize + 1,

@@ -76,11 +76,7 @@ impl Checkpoint {
             Layout::Gguf { parts } => (Format::Gguf, gguf::load(&parts)?),
         };
         contents.tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self {
-            path: path.to_path_buf(),
-            format,
-            contents,
-        })
+        Ok(Self { path: path.to_path_buf(), format, contents })
     }
 
     /// The path it was opened from.
@@ -119,20 +115,14 @@ impl Checkpoint {
     ///
     /// When there is none; the error names the most similar ones.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
-        self.find(name)
-            .map(|entry| self.view(entry))
-            .ok_or_else(|| {
-                let names = self
-                    .contents
-                    .tensors
-                    .iter()
-                    .map(|entry| entry.name.as_str());
-                CheckpointError::UnknownTensor {
-                    path: self.path.clone(),
-                    name: name.to_owned(),
-                    nearest: suggest::nearest(name, names, 3),
-                }
-            })
+        self.find(name).map(|entry| self.view(entry)).ok_or_else(|| {
+            let names = self.contents.tensors.iter().map(|entry| entry.name.as_str());
+            CheckpointError::UnknownTensor {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                nearest: suggest::nearest(name, names, 3),
+            }
+        })
     }
 
     /// Whether there is a tensor of this Hugging Face name.
@@ -157,11 +147,7 @@ impl Checkpoint {
     /// Bytes of all tensors as stored, headers not counted.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.contents
-            .tensors
-            .iter()
-            .map(|entry| entry.bytes.len() as u64)
-            .sum()
+        self.contents.tensors.iter().map(|entry| entry.bytes.len() as u64).sum()
     }
 
     /// Elements of all tensors.
@@ -172,9 +158,7 @@ impl Checkpoint {
 
     fn find(&self, name: &str) -> Option<&TensorEntry> {
         let tensors = &self.contents.tensors;
-        let at = tensors
-            .binary_search_by(|entry| entry.name.as_str().cmp(name))
-            .ok()?;
+        let at = tensors.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
         Some(&tensors[at])
     }
 

@@ -28,10 +28,8 @@ pub(crate) fn load(folder: &Path, weights: &Weights) -> Result<Contents, Checkpo
     }
     let config = read_object(&config_path)?;
     let generation_path = folder.join("generation_config.json");
-    let generation_config = generation_path
-        .is_file()
-        .then(|| read_object(&generation_path))
-        .transpose()?;
+    let generation_config =
+        generation_path.is_file().then(|| read_object(&generation_path)).transpose()?;
 
     let mut contents = Contents {
         files: Vec::new(),
@@ -98,24 +96,16 @@ struct ShardIndex {
 /// The path of a shard, which must be a plain file name inside the folder and exist.
 fn shard_path(folder: &Path, index: &Path, shard: &str) -> Result<PathBuf, CheckpointError> {
     let mut components = Path::new(shard).components();
-    let plain = matches!(
-        (components.next(), components.next()),
-        (Some(Component::Normal(_)), None)
-    );
+    let plain =
+        matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     let problem = if !plain {
         format!("names the shard {shard:?}, which is not a file name in the same folder")
     } else if !folder.join(shard).is_file() {
-        format!(
-            "names the shard {shard}, which is missing; fetch it into {}",
-            folder.display()
-        )
+        format!("names the shard {shard}, which is missing; fetch it into {}", folder.display())
     } else {
         return Ok(folder.join(shard));
     };
-    Err(CheckpointError::Layout {
-        path: index.to_path_buf(),
-        problem,
-    })
+    Err(CheckpointError::Layout { path: index.to_path_buf(), problem })
 }
 
 /// The tokenizer of a Hugging Face folder.
@@ -123,19 +113,11 @@ pub(crate) fn tokenizer_source(folder: &Path) -> Result<TokenizerSource, Checkpo
     if folder.join("tokenizer.json").is_file() {
         return Ok(TokenizerSource::Folder(folder.to_path_buf()));
     }
-    const RELATED: [&str; 5] = [
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "vocab.json",
-        "merges.txt",
-        "vocab.txt",
-    ];
+    const RELATED: [&str; 5] =
+        ["tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt"];
     let mut found = file_names(folder)?;
     found.retain(|name| RELATED.contains(&name.as_str()));
-    Err(CheckpointError::NoTokenizer {
-        folder: folder.to_path_buf(),
-        found: describe(&found),
-    })
+    Err(CheckpointError::NoTokenizer { folder: folder.to_path_buf(), found: describe(&found) })
 }
 
 fn read_object(file: &Path) -> Result<Value, CheckpointError> {
@@ -144,26 +126,15 @@ fn read_object(file: &Path) -> Result<Value, CheckpointError> {
         return Ok(value);
     }
     let reason = "an object was expected at the top".to_owned();
-    Err(CheckpointError::Json {
-        file: file.to_path_buf(),
-        reason,
-    })
+    Err(CheckpointError::Json { file: file.to_path_buf(), reason })
 }
 
 fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
-    let io_error = |source| CheckpointError::Io {
-        path: file.to_path_buf(),
-        source,
-    };
-    let json_error = |reason| CheckpointError::Json {
-        file: file.to_path_buf(),
-        reason,
-    };
+    let io_error = |source| CheckpointError::Io { path: file.to_path_buf(), source };
+    let json_error = |reason| CheckpointError::Json { file: file.to_path_buf(), reason };
     let size = std::fs::metadata(file).map_err(io_error)?.len();
     if size > MAX_JSON_BYTES {
-        return Err(json_error(format!(
-            "{size} bytes, at most {MAX_JSON_BYTES} are read"
-        )));
+        return Err(json_error(format!("{size} bytes, at most {MAX_JSON_BYTES} are read")));
     }
     let text = std::fs::read(file).map_err(io_error)?;
     serde_json::from_slice(&text).map_err(|error| json_error(error.to_string()))

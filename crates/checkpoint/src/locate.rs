@@ -26,26 +26,15 @@ pub(crate) enum Weights {
 /// Decides what `path` means without reading any weights.
 pub(crate) fn locate(path: &Path) -> Result<Layout, CheckpointError> {
     let information = std::fs::metadata(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => CheckpointError::NotFound {
-            path: path.to_path_buf(),
-        },
-        _ => CheckpointError::Io {
-            path: path.to_path_buf(),
-            source,
-        },
+        std::io::ErrorKind::NotFound => CheckpointError::NotFound { path: path.to_path_buf() },
+        _ => CheckpointError::Io { path: path.to_path_buf(), source },
     })?;
-    if information.is_dir() {
-        locate_in_folder(path)
-    } else {
-        locate_file(path)
-    }
+    if information.is_dir() { locate_in_folder(path) } else { locate_file(path) }
 }
 
 fn locate_file(path: &Path) -> Result<Layout, CheckpointError> {
     if has_extension(path, "gguf") {
-        return Ok(Layout::Gguf {
-            parts: SplitName::parts_of(path)?,
-        });
+        return Ok(Layout::Gguf { parts: SplitName::parts_of(path)? });
     }
     if has_extension(path, "safetensors") {
         let problem = "a safetensors file has no configuration of its own; \
@@ -56,24 +45,16 @@ fn locate_file(path: &Path) -> Result<Layout, CheckpointError> {
         });
     }
     let found = "a file of another kind".to_owned();
-    Err(CheckpointError::NoWeights {
-        path: path.to_path_buf(),
-        found,
-    })
+    Err(CheckpointError::NoWeights { path: path.to_path_buf(), found })
 }
 
 fn locate_in_folder(folder: &Path) -> Result<Layout, CheckpointError> {
     let names = file_names(folder)?;
     if let Some(weights) = safetensors_of(folder, &names)? {
-        return Ok(Layout::Folder {
-            folder: folder.to_path_buf(),
-            weights,
-        });
+        return Ok(Layout::Folder { folder: folder.to_path_buf(), weights });
     }
-    let ggufs: Vec<&String> = names
-        .iter()
-        .filter(|name| has_extension(Path::new(name), "gguf"))
-        .collect();
+    let ggufs: Vec<&String> =
+        names.iter().filter(|name| has_extension(Path::new(name), "gguf")).collect();
     // The parts of one split model count once: by their first part.
     let models: Vec<&String> = ggufs
         .iter()
@@ -81,17 +62,12 @@ fn locate_in_folder(folder: &Path) -> Result<Layout, CheckpointError> {
         .filter(|name| SplitName::parse(name).is_none_or(|split| split.number == 1))
         .collect();
     match (models.as_slice(), ggufs.first()) {
-        ([model], _) => Ok(Layout::Gguf {
-            parts: SplitName::parts_of(&folder.join(model))?,
-        }),
+        ([model], _) => Ok(Layout::Gguf { parts: SplitName::parts_of(&folder.join(model))? }),
         // Parts without a first one: opening any of them names the missing file.
-        ([], Some(part)) => Ok(Layout::Gguf {
-            parts: SplitName::parts_of(&folder.join(part))?,
-        }),
-        ([], None) => Err(CheckpointError::NoWeights {
-            path: folder.to_path_buf(),
-            found: describe(&names),
-        }),
+        ([], Some(part)) => Ok(Layout::Gguf { parts: SplitName::parts_of(&folder.join(part))? }),
+        ([], None) => {
+            Err(CheckpointError::NoWeights { path: folder.to_path_buf(), found: describe(&names) })
+        }
         (models, _) => Err(CheckpointError::SeveralModels {
             folder: folder.to_path_buf(),
             files: models.iter().map(|&name| name.clone()).collect(),
@@ -106,14 +82,10 @@ fn safetensors_of(folder: &Path, names: &[String]) -> Result<Option<Weights>, Ch
         return Ok(Some(Weights::Single(folder.join("model.safetensors"))));
     }
     if has("model.safetensors.index.json") {
-        return Ok(Some(Weights::Index(
-            folder.join("model.safetensors.index.json"),
-        )));
+        return Ok(Some(Weights::Index(folder.join("model.safetensors.index.json"))));
     }
-    let others: Vec<&String> = names
-        .iter()
-        .filter(|name| has_extension(Path::new(name), "safetensors"))
-        .collect();
+    let others: Vec<&String> =
+        names.iter().filter(|name| has_extension(Path::new(name), "safetensors")).collect();
     match others.as_slice() {
         [] => Ok(None),
         [single] => Ok(Some(Weights::Single(folder.join(single)))),
@@ -131,10 +103,7 @@ fn safetensors_of(folder: &Path, names: &[String]) -> Result<Option<Weights>, Ch
 
 /// The names of the files in a folder, sorted; names that are not UTF-8 belong to no model.
 pub(crate) fn file_names(folder: &Path) -> Result<Vec<String>, CheckpointError> {
-    let io_error = |source| CheckpointError::Io {
-        path: folder.to_path_buf(),
-        source,
-    };
+    let io_error = |source| CheckpointError::Io { path: folder.to_path_buf(), source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io_error)? {
         if let Ok(name) = entry.map_err(io_error)?.file_name().into_string() {
@@ -151,12 +120,7 @@ pub(crate) fn describe(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();
     }
-    let mut text = names
-        .iter()
-        .take(SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
         text += &format!(" and {} more", names.len() - SHOWN);
     }
@@ -164,6 +128,5 @@ pub(crate) fn describe(names: &[String]) -> String {
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension()
-        .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }

@@ -18,24 +18,15 @@ pub(crate) struct MappedFile {
 impl MappedFile {
     /// Maps a whole regular file. Pipes and devices are refused, since opening one could hang.
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let io_error = |source| CheckpointError::Io {
-            path: path.to_path_buf(),
-            source,
-        };
+        let io_error = |source| CheckpointError::Io { path: path.to_path_buf(), source };
         let information = std::fs::metadata(path).map_err(io_error)?;
         if !information.is_file() {
             let problem = "not a regular file".to_owned();
-            return Err(CheckpointError::Header {
-                file: path.to_path_buf(),
-                problem,
-            });
+            return Err(CheckpointError::Header { file: path.to_path_buf(), problem });
         }
         if information.len() == 0 {
             let problem = "the file is empty; fetch it again".to_owned();
-            return Err(CheckpointError::Header {
-                file: path.to_path_buf(),
-                problem,
-            });
+            return Err(CheckpointError::Header { file: path.to_path_buf(), problem });
         }
         let file = File::open(path).map_err(io_error)?;
         // SAFETY: the mapping is read-only and lives as long as `map`, which owns it; slices borrow
@@ -44,10 +35,7 @@ impl MappedFile {
         // A user who truncates a model file in place while it is in use gets a bus error, as with
         // every program that maps files.
         let map = unsafe { Mmap::map(&file) }.map_err(io_error)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            map,
-        })
+        Ok(Self { path: path.to_path_buf(), map })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -80,9 +68,7 @@ mod tests {
         assert!(error.contains("not a regular file"), "{error}");
         let path = folder.join(format!("bantam-mmap-empty-{}", std::process::id()));
         std::fs::write(&path, b"").expect("temporary folder is writable");
-        let error = MappedFile::open(&path)
-            .expect_err("an empty file")
-            .to_string();
+        let error = MappedFile::open(&path).expect_err("an empty file").to_string();
         std::fs::remove_file(&path).expect("the file was just written");
         assert!(error.contains("empty"), "{error}");
     }

@@ -5,6 +5,7 @@
 //! 0.8), which the tests hold this reader against; it is read here because the reference keeps only
 //! the last of two entries of one name, and its errors name neither tensor nor sizes.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use bantam_numerics::{DType, Encoding};
@@ -41,19 +42,17 @@ pub(crate) fn read_header(
     file: &MappedFile,
     file_number: usize,
 ) -> Result<Vec<TensorEntry>, CheckpointError> {
-    let header_error = |problem| CheckpointError::Header {
-        file: file.path().to_path_buf(),
-        problem,
-    };
+    let header_error =
+        |problem| CheckpointError::Header { file: file.path().to_path_buf(), problem };
     let (header, data_start) = split_header(file)?;
     let Header(described) = serde_json::from_slice(header)
         .map_err(|error| header_error(format!("safetensors header: {error}")))?;
+    check_unique(file, &described)?;
     let mut tensors = described
         .into_iter()
         .map(|(name, description)| check(file, file_number, data_start, name, description))
         .collect::<Result<Vec<_>, _>>()?;
     check_coverage(file, data_start, &mut tensors)?;
-    check_unique(file, &mut tensors)?;
     Ok(tensors)
 }
 
@@ -93,11 +92,7 @@ fn check(
     name: String,
     description: Description,
 ) -> Result<TensorEntry, CheckpointError> {
-    let Description {
-        dtype,
-        shape,
-        data_offsets: (begin, end),
-    } = description;
+    let Description { dtype, shape, data_offsets: (begin, end) } = description;
     let tensor_error = |problem| CheckpointError::Tensor {
         file: file.path().to_path_buf(),
         tensor: name.clone(),
@@ -109,10 +104,7 @@ fn check(
         .map(|&(_, dtype)| Encoding::Scalar(dtype))
         .ok_or_else(|| {
             let supported: Vec<_> = DTYPES.iter().map(|(known, _)| *known).collect();
-            tensor_error(format!(
-                "dtype {dtype} is not read; read are {}",
-                supported.join(", ")
-            ))
+            tensor_error(format!("dtype {dtype} is not read; read are {}", supported.join(", ")))
         })?;
     let (_, size) = checked_size(&shape, encoding).map_err(tensor_error)?;
     if end.checked_sub(begin) != Some(size) {
@@ -155,11 +147,7 @@ fn check_coverage(
                 problem: format!(
                     "starts at data byte {} and {} the tensor before, which ends at {}",
                     tensor.bytes.start - data_start,
-                    if overlaps {
-                        "overlaps"
-                    } else {
-                        "leaves a hole after"
-                    },
+                    if overlaps { "overlaps" } else { "leaves a hole after" },
                     covered - data_start
                 ),
             });
@@ -169,21 +157,22 @@ fn check_coverage(
     let rest = file.bytes().len() - covered;
     if rest > 0 {
         let problem = format!("{rest} bytes after the last tensor belong to none; fetch it again");
-        return Err(CheckpointError::Header {
-            file: file.path().to_path_buf(),
-            problem,
-        });
+        return Err(CheckpointError::Header { file: file.path().to_path_buf(), problem });
     }
     Ok(())
 }
 
-fn check_unique(file: &MappedFile, tensors: &mut [TensorEntry]) -> Result<(), CheckpointError> {
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    match tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
+/// No name may be described twice: which description counts would be a guess.
+fn check_unique(
+    file: &MappedFile,
+    described: &[(String, Description)],
+) -> Result<(), CheckpointError> {
+    let mut seen = HashSet::new();
+    match described.iter().find(|(name, _)| !seen.insert(name)) {
         None => Ok(()),
-        Some(pair) => Err(CheckpointError::Tensor {
+        Some((name, _)) => Err(CheckpointError::Tensor {
             file: file.path().to_path_buf(),
-            tensor: pair[0].name.clone(),
+            tensor: name.clone(),
             problem: "described twice in the header".to_owned(),
         }),
     }

@@ -6,15 +6,9 @@ pub(crate) fn nearest<'a>(
     names: impl Iterator<Item = &'a str>,
     count: usize,
 ) -> Vec<String> {
-    let mut ranked: Vec<_> = names
-        .map(|name| (edit_distance(wanted, name), name))
-        .collect();
+    let mut ranked: Vec<_> = names.map(|name| (edit_distance(wanted, name), name)).collect();
     ranked.sort_by_key(|&(distance, _)| distance);
-    ranked
-        .into_iter()
-        .take(count)
-        .map(|(_, name)| name.to_owned())
-        .collect()
+    ranked.into_iter().take(count).map(|(_, name)| name.to_owned()).collect()
 }
 
 /// Levenshtein's distance in bytes: insertions, deletions and substitutions that turn `a` into `b`.
@@ -45,14 +39,7 @@ mod tests {
 
     #[test]
     fn the_nearest_come_first() {
-        let names = [
-            "lm_head.weight",
-            "model.norm.weight",
-            "model.layers.0.mlp.up_proj.weight",
-        ];
-        assert_eq!(
-            nearest("norm.weight", names.into_iter(), 1),
-            ["model.norm.weight"]
-        );
+        let names = ["lm_head.weight", "model.norm.weight", "model.layers.0.mlp.up_proj.weight"];
+        assert_eq!(nearest("norm.weight", names.into_iter(), 1), ["model.norm.weight"]);
     }
 }

@@ -117,9 +117,7 @@ impl<'a> TensorView<'a> {
     /// N: rows of a matrix, 1 for vectors and scalars; the product of all dimensions but the last.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.shape
-            .split_last()
-            .map_or(1, |(_, leading)| leading.iter().product())
+        self.shape.split_last().map_or(1, |(_, leading)| leading.iter().product())
     }
 
     /// K: elements per row, the last dimension; 1 for scalars.
@@ -136,11 +134,7 @@ impl<'a> TensorView<'a> {
         if row >= self.rows() {
             return None;
         }
-        let stored = if self.is_vector() {
-            row
-        } else {
-            self.row_order.stored_row(row)
-        };
+        let stored = if self.is_vector() { row } else { self.row_order.stored_row(row) };
         let size = self.encoding.bytes_for(self.cols())?;
         self.bytes.get(stored * size..(stored + 1) * size)
     }
@@ -163,12 +157,11 @@ impl<'a> TensorView<'a> {
                 expected: expected.unwrap_or(usize::MAX),
             });
         }
-        self.decode_rows(rows, out)
-            .map_err(|source| CheckpointError::Decode {
-                file: self.file.to_path_buf(),
-                tensor: self.name.to_owned(),
-                source,
-            })
+        self.decode_rows(rows, out).map_err(|source| CheckpointError::Decode {
+            file: self.file.to_path_buf(),
+            tensor: self.name.to_owned(),
+            source,
+        })
     }
 
     /// All elements as binary32 in Hugging Face order.
@@ -224,23 +217,13 @@ mod tests {
 
     fn view<'a>(shape: &'a [usize], row_order: RowOrder, bytes: &'a [u8]) -> TensorView<'a> {
         let file = Path::new("test.gguf");
-        TensorView {
-            name: "q",
-            shape,
-            encoding: I8,
-            row_order,
-            bytes,
-            file,
-        }
+        TensorView { name: "q", shape, encoding: I8, row_order, bytes, file }
     }
 
     #[test]
     fn interleaved_rows_and_biases_come_back_in_halves() {
         // Two heads of four rows; the value is the row Hugging Face would give it.
-        let order = RowOrder::RopeInterleaved {
-            heads: 2,
-            head_dim: 4,
-        };
+        let order = RowOrder::RopeInterleaved { heads: 2, head_dim: 4 };
         let bytes = [0u8, 2, 1, 3, 4, 6, 5, 7];
         let expected: Vec<f32> = (0u8..8).map(f32::from).collect();
         assert_eq!(view(&[8], order, &bytes).to_f32().expect("bias"), expected);
@@ -256,12 +239,7 @@ mod tests {
     #[test]
     fn wrong_ranges_and_lengths_are_errors() {
         let tensor = view(&[2, 3], RowOrder::Plain, &[0; 6]);
-        for (rows, length) in [
-            (0..3, 9),
-            (0..2, 5),
-            (0..0, 1),
-            (usize::MAX - 1..usize::MAX, 3),
-        ] {
+        for (rows, length) in [(0..3, 9), (0..2, 5), (0..0, 1), (usize::MAX - 1..usize::MAX, 3)] {
             let result = tensor.read_rows(rows.clone(), &mut vec![0.0; length]);
             assert!(result.is_err(), "{rows:?} into {length}");
         }
@@ -270,10 +248,7 @@ mod tests {
 
     #[test]
     fn scalars_have_one_row_and_empty_tensors_none_to_read() {
-        assert_eq!(
-            view(&[], RowOrder::Plain, &[7]).to_f32().expect("scalar"),
-            [7.0]
-        );
+        assert_eq!(view(&[], RowOrder::Plain, &[7]).to_f32().expect("scalar"), [7.0]);
         let empty = view(&[0, 4], RowOrder::Plain, &[]).to_f32();
         assert!(empty.expect("nothing to read").is_empty());
         let empty = view(&[4, 0], RowOrder::Plain, &[]).to_f32();

@@ -23,19 +23,10 @@ fn folder_with(weights: &[u8]) -> Folder {
 
 /// Two tensors, `a` f32 [2, 2] and `b` u8 [3], as the reference implementation writes them.
 fn two_tensors() -> Vec<u8> {
-    let floats: Vec<u8> = [1f32, 2.0, 3.0, 4.0]
-        .into_iter()
-        .flat_map(f32::to_le_bytes)
-        .collect();
+    let floats: Vec<u8> = [1f32, 2.0, 3.0, 4.0].into_iter().flat_map(f32::to_le_bytes).collect();
     let tensors = HashMap::from([
-        (
-            "a",
-            ReferenceView::new(Dtype::F32, vec![2, 2], &floats).expect("16 bytes"),
-        ),
-        (
-            "b",
-            ReferenceView::new(Dtype::U8, vec![3], &[5, 6, 7]).expect("3 bytes"),
-        ),
+        ("a", ReferenceView::new(Dtype::F32, vec![2, 2], &floats).expect("16 bytes")),
+        ("b", ReferenceView::new(Dtype::U8, vec![3], &[5, 6, 7]).expect("3 bytes")),
     ]);
     serialize(tensors, None).expect("sound tensors")
 }
@@ -48,19 +39,12 @@ fn what_the_reference_writes_is_read() {
     assert_eq!(checkpoint.path(), folder.path());
     assert_eq!(checkpoint.config()["model_type"], "llama");
     let a = checkpoint.tensor("a").expect("written");
-    assert_eq!(
-        (a.shape, a.encoding),
-        (&[2, 2][..], Encoding::Scalar(DType::F32))
-    );
+    assert_eq!((a.shape, a.encoding), (&[2, 2][..], Encoding::Scalar(DType::F32)));
     let mut row = [0.0; 2];
     a.read_rows(1..2, &mut row).expect("row 1 of 2");
     assert_eq!(row, [3.0, 4.0]);
     assert_eq!(
-        checkpoint
-            .tensor("b")
-            .expect("written")
-            .to_f32()
-            .expect("one row"),
+        checkpoint.tensor("b").expect("written").to_f32().expect("one row"),
         [5.0, 6.0, 7.0]
     );
     assert_eq!((checkpoint.parameters(), checkpoint.total_bytes()), (7, 19));
@@ -86,9 +70,7 @@ fn every_dtype_of_the_format_has_its_name() {
         let size = dtype.bytes();
         let header =
             format!(r#"{{"t":{{"dtype":"{name}","shape":[],"data_offsets":[0,{size}]}}}}"#);
-        let checkpoint = folder_with(&file(&header, &vec![0; size]))
-            .open()
-            .expect(name);
+        let checkpoint = folder_with(&file(&header, &vec![0; size])).open().expect(name);
         let tensor = checkpoint.tensor("t").expect("written");
         assert_eq!(tensor.encoding, Encoding::Scalar(dtype));
         assert_eq!(tensor.to_f32().expect("one scalar"), [0.0]);
@@ -108,50 +90,19 @@ fn broken_files_are_explained() {
         ("[]".into(), 0, "an object of tensors"),
         ("{".into(), 0, "safetensors header"),
         (r#"{"t":{"dtype":"U8"}}"#.into(), 0, "`t`: missing field"),
-        (
-            one("F4", "[2]", "[0,1]"),
-            1,
-            "tensor `t`: dtype F4 is not read; read are F64",
-        ),
-        (
-            one("U8", "[4]", "[0,3]"),
-            3,
-            "takes 4 bytes, data_offsets are [0, 3]",
-        ),
+        (one("F4", "[2]", "[0,1]"), 1, "tensor `t`: dtype F4 is not read; read are F64"),
+        (one("U8", "[4]", "[0,3]"), 3, "takes 4 bytes, data_offsets are [0, 3]"),
         (one("U8", "[1]", "[1,0]"), 1, "takes 1 bytes"),
-        (
-            one("U8", huge, "[0,0]"),
-            0,
-            "overflows the number of elements",
-        ),
+        (one("U8", huge, "[0,0]"), 0, "overflows the number of elements"),
         (one("U8", "[4]", "[0,4]"), 3, "truncated: tensor `t`"),
-        (
-            one("U8", "[4]", "[0,4]"),
-            5,
-            "1 bytes after the last tensor",
-        ),
-        (
-            two(&named("a", "[0,4]"), &named("b", "[2,6]")),
-            6,
-            "tensor `b`: starts at data byte 2",
-        ),
-        (
-            two(&named("a", "[0,4]"), &named("b", "[5,9]")),
-            9,
-            "leaves a hole",
-        ),
-        (
-            two(&named("a", "[0,4]"), &named("a", "[4,8]")),
-            8,
-            "tensor `a`: described twice",
-        ),
+        (one("U8", "[4]", "[0,4]"), 5, "1 bytes after the last tensor"),
+        (two(&named("a", "[0,4]"), &named("b", "[2,6]")), 6, "tensor `b`: starts at data byte 2"),
+        (two(&named("a", "[0,4]"), &named("b", "[5,9]")), 9, "leaves a hole"),
+        (two(&named("a", "[0,4]"), &named("a", "[4,8]")), 8, "tensor `a`: described twice"),
     ];
     for (header, data, expected) in cases {
         let message = folder_with(&file(&header, &vec![0; data])).refusal();
-        assert!(
-            message.contains(expected),
-            "expected {expected:?} in {message:?}"
-        );
+        assert!(message.contains(expected), "expected {expected:?} in {message:?}");
         assert!(message.contains("model.safetensors"), "{message}");
     }
 }
@@ -159,14 +110,8 @@ fn broken_files_are_explained() {
 #[test]
 fn header_lengths_are_held_against_the_file() {
     for (bytes, expected) in [
-        (
-            vec![1, 2, 3],
-            "the header length needs 8 bytes, the file has 3",
-        ),
-        (
-            1000u64.to_le_bytes().to_vec(),
-            "the safetensors header needs 1008 bytes, the file has 8",
-        ),
+        (vec![1, 2, 3], "the header length needs 8 bytes, the file has 3"),
+        (1000u64.to_le_bytes().to_vec(), "the safetensors header needs 1008 bytes, the file has 8"),
         (u64::MAX.to_le_bytes().to_vec(), "not a safetensors file"),
     ] {
         let message = folder_with(&bytes).refusal();
@@ -192,32 +137,17 @@ fn shards_are_read_by_their_index() {
         sharded(r#"{"metadata":{},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}}"#);
     let checkpoint = folder.open().expect("both shards are there");
     let b = checkpoint.tensor("b").expect("in the second shard");
-    assert_eq!(
-        (b.file(), b.bytes()),
-        (folder.path().join("two.safetensors").as_path(), &[7][..])
-    );
+    assert_eq!((b.file(), b.bytes()), (folder.path().join("two.safetensors").as_path(), &[7][..]));
     assert_eq!(checkpoint.tensors().count(), 2);
 }
 
 #[test]
 fn a_wrong_index_is_explained() {
     let cases = [
-        (
-            r#"{"weight_map":{"a":"gone.safetensors"}}"#,
-            "gone.safetensors, which is missing",
-        ),
-        (
-            r#"{"weight_map":{"a":"../one.safetensors"}}"#,
-            "not a file name in the same folder",
-        ),
-        (
-            r#"{"weight_map":{"a":"/etc/passwd"}}"#,
-            "not a file name in the same folder",
-        ),
-        (
-            r#"{"weight_map":{"c":"one.safetensors"}}"#,
-            "tensor `c`: not in this shard",
-        ),
+        (r#"{"weight_map":{"a":"gone.safetensors"}}"#, "gone.safetensors, which is missing"),
+        (r#"{"weight_map":{"a":"../one.safetensors"}}"#, "not a file name in the same folder"),
+        (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "not a file name in the same folder"),
+        (r#"{"weight_map":{"c":"one.safetensors"}}"#, "tensor `c`: not in this shard"),
         (
             r#"{"weight_map":{"a":"two.safetensors","b":"two.safetensors"}}"#,
             "tensor `a`: not in this shard",
@@ -227,21 +157,15 @@ fn a_wrong_index_is_explained() {
     ];
     for (index, expected) in cases {
         let message = sharded(index).refusal();
-        assert!(
-            message.contains(expected),
-            "expected {expected:?} in {message:?}"
-        );
+        assert!(message.contains(expected), "expected {expected:?} in {message:?}");
     }
 }
 
 #[test]
 fn one_tensor_in_two_shards_is_refused() {
     let folder = sharded(r#"{"weight_map":{"a":"one.safetensors","b":"two.safetensors"}}"#);
-    std::fs::copy(
-        folder.path().join("one.safetensors"),
-        folder.path().join("two.safetensors"),
-    )
-    .expect("both exist");
+    std::fs::copy(folder.path().join("one.safetensors"), folder.path().join("two.safetensors"))
+        .expect("both exist");
     let message = folder.refusal();
     assert!(message.contains("tensor `a`: also in") && message.contains("one.safetensors"));
 }
@@ -255,53 +179,25 @@ fn incomplete_folders_are_explained() {
     );
 
     let folder = Folder::new();
-    assert!(
-        folder.refusal().contains("looked for model.safetensors"),
-        "{}",
-        folder.refusal()
-    );
-    assert!(
-        folder.refusal().contains("found nothing"),
-        "{}",
-        folder.refusal()
-    );
+    assert!(folder.refusal().contains("looked for model.safetensors"), "{}", folder.refusal());
+    assert!(folder.refusal().contains("found nothing"), "{}", folder.refusal());
 
     folder.write("pytorch_model.bin", "x");
-    assert!(
-        folder.refusal().contains("found pytorch_model.bin"),
-        "{}",
-        folder.refusal()
-    );
+    assert!(folder.refusal().contains("found pytorch_model.bin"), "{}", folder.refusal());
 
     let weights = folder.write("weights.safetensors", two_tensors());
-    assert!(
-        folder.refusal().contains("without config.json"),
-        "{}",
-        folder.refusal()
-    );
+    assert!(folder.refusal().contains("without config.json"), "{}", folder.refusal());
     assert!(refusal(&weights).contains("pass the folder that holds it"));
 
     folder.write("config.json", "{\"model_type\":");
-    assert!(
-        folder
-            .refusal()
-            .contains("config.json: not the JSON expected: EOF")
-    );
+    assert!(folder.refusal().contains("config.json: not the JSON expected: EOF"));
     folder.write("config.json", "[1]");
-    assert!(
-        folder.refusal().contains("an object was expected"),
-        "{}",
-        folder.refusal()
-    );
+    assert!(folder.refusal().contains("an object was expected"), "{}", folder.refusal());
 
     folder.write("config.json", "{}");
     assert!(folder.open().is_ok());
     folder.write("more.safetensors", two_tensors());
-    assert!(
-        folder
-            .refusal()
-            .contains("without model.safetensors.index.json")
-    );
+    assert!(folder.refusal().contains("without model.safetensors.index.json"));
 }
 
 #[test]
@@ -310,21 +206,13 @@ fn optional_files_are_found() {
     let checkpoint = folder.open().expect("a sound folder");
     assert!(checkpoint.generation_config().is_none());
     folder.write("tokenizer.model", "x");
-    let message = checkpoint
-        .tokenizer_source()
-        .expect_err("no tokenizer.json")
-        .to_string();
-    assert!(
-        message.contains("looked for tokenizer.json, found tokenizer.model"),
-        "{message}"
-    );
+    let message = checkpoint.tokenizer_source().expect_err("no tokenizer.json").to_string();
+    assert!(message.contains("looked for tokenizer.json, found tokenizer.model"), "{message}");
 
     folder.write("tokenizer.json", "{}");
     folder.write("generation_config.json", r#"{"eos_token_id": [1, 2]}"#);
     let checkpoint = folder.open().expect("a sound folder");
-    let source = checkpoint
-        .tokenizer_source()
-        .expect("tokenizer.json is there");
+    let source = checkpoint.tokenizer_source().expect("tokenizer.json is there");
     assert_eq!(source, TokenizerSource::Folder(folder.path().to_path_buf()));
     let generation = checkpoint.generation_config().expect("just written");
     assert_eq!(generation["eos_token_id"][1], 2);
@@ -380,10 +268,7 @@ fn compare_with_reference(bytes: &[u8]) {
             assert_eq!(checkpoint.tensors().count(), reference.len());
             for tensor in checkpoint.tensors() {
                 let expected = reference.tensor(tensor.name).expect("the same tensors");
-                assert_eq!(
-                    (tensor.shape, tensor.bytes()),
-                    (expected.shape(), expected.data())
-                );
+                assert_eq!((tensor.shape, tensor.bytes()), (expected.shape(), expected.data()));
                 tensor.to_f32().expect("sizes were checked on opening");
             }
         }

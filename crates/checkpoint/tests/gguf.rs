@@ -30,10 +30,7 @@ fn first_column(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 fn tensors_have_their_hugging_face_names_and_shapes() {
     let checkpoint = open(&Gguf::tiny("llama"));
     assert_eq!(checkpoint.format(), Format::Gguf);
-    let names: Vec<_> = checkpoint
-        .tensors()
-        .map(|tensor| tensor.name.to_owned())
-        .collect();
+    let names: Vec<_> = checkpoint.tensors().map(|tensor| tensor.name.to_owned()).collect();
     let layer = |name: &str| format!("model.layers.0.{name}");
     assert_eq!(
         names,
@@ -52,17 +49,9 @@ fn tensors_have_their_hugging_face_names_and_shapes() {
             "model.norm.weight".to_owned(),
         ]
     );
-    let down = checkpoint
-        .tensor(&layer("mlp.down_proj.weight"))
-        .expect("listed");
-    assert_eq!(
-        (down.shape, down.rows(), down.cols()),
-        (&[8, 16][..], 8, 16)
-    );
-    assert_eq!(
-        checkpoint.parameters(),
-        32 + 8 * 4 + 64 + 32 + 32 + 64 + 3 * 128
-    );
+    let down = checkpoint.tensor(&layer("mlp.down_proj.weight")).expect("listed");
+    assert_eq!((down.shape, down.rows(), down.cols()), (&[8, 16][..], 8, 16));
+    assert_eq!(checkpoint.parameters(), 32 + 8 * 4 + 64 + 32 + 32 + 64 + 3 * 128);
     assert_eq!(checkpoint.total_bytes(), 4 * checkpoint.parameters());
 }
 
@@ -72,29 +61,12 @@ fn llama_projections_come_back_in_hugging_face_order() {
     let attention = |name: &str| format!("model.layers.0.self_attn.{name}");
     // Two heads of four rows: row i of a half-head is stored at 2i, row i + 2 at 2i + 1.
     let order = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
-    assert_eq!(
-        first_column(&checkpoint, &attention("q_proj.weight")),
-        order
-    );
-    assert_eq!(
-        first_column(&checkpoint, &attention("k_proj.weight")),
-        order[..4]
-    );
-    assert_eq!(
-        first_column(&checkpoint, &attention("v_proj.weight")),
-        [0.0, 1.0, 2.0, 3.0]
-    );
-    let bias = checkpoint
-        .tensor(&attention("q_proj.bias"))
-        .expect("the tiny model has it");
+    assert_eq!(first_column(&checkpoint, &attention("q_proj.weight")), order);
+    assert_eq!(first_column(&checkpoint, &attention("k_proj.weight")), order[..4]);
+    assert_eq!(first_column(&checkpoint, &attention("v_proj.weight")), [0.0, 1.0, 2.0, 3.0]);
+    let bias = checkpoint.tensor(&attention("q_proj.bias")).expect("the tiny model has it");
     assert_eq!(bias.to_f32().expect("one row"), order);
-    assert_eq!(
-        bias.row_order,
-        RowOrder::RopeInterleaved {
-            heads: 2,
-            head_dim: 4
-        }
-    );
+    assert_eq!(bias.row_order, RowOrder::RopeInterleaved { heads: 2, head_dim: 4 });
 }
 
 #[test]
@@ -148,27 +120,18 @@ fn an_output_tensor_unties_and_rope_scaling_is_kept() {
         json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
     assert_eq!(checkpoint.config()["rope_scaling"], scaling);
     assert!(checkpoint.has_tensor("lm_head.weight"));
-    let factors = checkpoint
-        .tensor("rope_freqs.weight")
-        .expect("kept under its name");
+    let factors = checkpoint.tensor("rope_freqs.weight").expect("kept under its name");
     assert_eq!(factors.to_f32().expect("one row"), [1.0, 8.0]);
 }
 
 #[test]
 fn the_vocabulary_is_read() {
-    let source = open(&Gguf::tiny("llama"))
-        .tokenizer_source()
-        .expect("a sound vocabulary");
-    let TokenizerSource::Vocabulary(vocabulary) = source else {
-        panic!("{source:?}")
-    };
+    let source = open(&Gguf::tiny("llama")).tokenizer_source().expect("a sound vocabulary");
+    let TokenizerSource::Vocabulary(vocabulary) = source else { panic!("{source:?}") };
     assert_eq!(vocabulary.kind, VocabularyKind::Gpt2);
     assert_eq!(vocabulary.pre.as_deref(), Some("smollm"));
     assert_eq!(vocabulary.tokens, ["<s>", "a", "b", "ab"]);
-    assert_eq!(
-        vocabulary.token_types[..2],
-        [TokenType::Control, TokenType::Normal]
-    );
+    assert_eq!(vocabulary.token_types[..2], [TokenType::Control, TokenType::Normal]);
     assert_eq!(vocabulary.merges, ["a b"]);
     assert_eq!((vocabulary.bos, vocabulary.eos), (Some(0), None));
     assert!(vocabulary.add_bos && !vocabulary.add_space_prefix);
@@ -177,52 +140,25 @@ fn the_vocabulary_is_read() {
 #[test]
 fn broken_vocabularies_are_explained() {
     let cases: [(&str, Value, &str); 4] = [
-        (
-            "tokenizer.ggml.model",
-            Value::Text("bert"),
-            "\"bert\"; gpt2 and llama",
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::I32s(vec![1]),
-            "1 entries, the vocabulary 4",
-        ),
-        (
-            "tokenizer.ggml.token_type",
-            Value::I32s(vec![1, 1, 1, 9]),
-            "type 9",
-        ),
-        (
-            "tokenizer.ggml.bos_token_id",
-            Value::U32(4),
-            "is 4, the vocabulary has 4",
-        ),
+        ("tokenizer.ggml.model", Value::Text("bert"), "\"bert\"; gpt2 and llama"),
+        ("tokenizer.ggml.token_type", Value::I32s(vec![1]), "1 entries, the vocabulary 4"),
+        ("tokenizer.ggml.token_type", Value::I32s(vec![1, 1, 1, 9]), "type 9"),
+        ("tokenizer.ggml.bos_token_id", Value::U32(4), "is 4, the vocabulary has 4"),
     ];
     for (key, value, expected) in cases {
         let checkpoint = open(&Gguf::tiny("llama").set(key, value));
-        let message = checkpoint
-            .tokenizer_source()
-            .expect_err("broken")
-            .to_string();
-        assert!(
-            message.contains(key) && message.contains(expected),
-            "{message}"
-        );
+        let message = checkpoint.tokenizer_source().expect_err("broken").to_string();
+        assert!(message.contains(key) && message.contains(expected), "{message}");
     }
 }
 
 #[test]
 fn an_unknown_tensor_names_the_nearest() {
     let checkpoint = open(&Gguf::tiny("llama"));
-    let error = checkpoint
-        .tensor("model.layers.0.self_attn.q_porj.weight")
-        .expect_err("a typo");
+    let error = checkpoint.tensor("model.layers.0.self_attn.q_porj.weight").expect_err("a typo");
     let message = error.to_string();
     assert!(message.contains("model.gguf"), "{message}");
-    assert!(
-        message.contains("nearest: model.layers.0.self_attn.q_proj.weight"),
-        "{message}"
-    );
+    assert!(message.contains("nearest: model.layers.0.self_attn.q_proj.weight"), "{message}");
 }
 
 #[test]
@@ -241,79 +177,28 @@ fn broken_files_are_explained() {
     let cases = [
         (version, "version 1; versions 2 and 3"),
         (big_endian, "big-endian"),
-        (
-            Gguf::tiny("mamba"),
-            "`mamba` is not supported; supported: llama, qwen2, qwen3",
-        ),
-        (
-            tiny().without("general.architecture"),
-            "`general.architecture`: missing",
-        ),
-        (
-            tiny().without("llama.block_count"),
-            "`llama.block_count`: missing",
-        ),
-        (
-            tiny().set("llama.block_count", Value::Text("x")),
-            "is a string, expected an integer",
-        ),
-        (
-            tiny().set("llama.attention.head_count", Value::U32(0)),
-            "llama.attention.head_count",
-        ),
-        (
-            tiny().set("llama.attention.head_count_kv", Value::U32(2)),
-            "expected 2 heads of 4 rows",
-        ),
-        (
-            tiny().set("llama.expert_count", Value::U32(8)),
-            "mixtures of experts",
-        ),
-        (
-            tiny().set("llama.rope.scaling.type", Value::Text("su")),
-            "none, linear and yarn",
-        ),
-        (
-            tiny().set("general.alignment", Value::U32(0)),
-            "power of two",
-        ),
-        (
-            tiny().set("general.alignment", Value::U32(48)),
-            "power of two",
-        ),
-        (
-            tiny().with(tensor(10, &[256], 84)),
-            "attn_q_norm.weight`: GGML type 10 is not read",
-        ),
-        (
-            tiny().with(tensor(0, &[1, 1, 1, 1, 1], 4)),
-            "5 dimensions, at most 4",
-        ),
+        (Gguf::tiny("mamba"), "`mamba` is not supported; supported: llama, qwen2, qwen3"),
+        (tiny().without("general.architecture"), "`general.architecture`: missing"),
+        (tiny().without("llama.block_count"), "`llama.block_count`: missing"),
+        (tiny().set("llama.block_count", Value::Text("x")), "is a string, expected an integer"),
+        (tiny().set("llama.attention.head_count", Value::U32(0)), "llama.attention.head_count"),
+        (tiny().set("llama.attention.head_count_kv", Value::U32(2)), "expected 2 heads of 4 rows"),
+        (tiny().set("llama.expert_count", Value::U32(8)), "mixtures of experts"),
+        (tiny().set("llama.rope.scaling.type", Value::Text("su")), "none, linear and yarn"),
+        (tiny().set("general.alignment", Value::U32(0)), "power of two"),
+        (tiny().set("general.alignment", Value::U32(48)), "power of two"),
+        (tiny().with(tensor(10, &[256], 84)), "attn_q_norm.weight`: GGML type 10 is not read"),
+        (tiny().with(tensor(0, &[1, 1, 1, 1, 1], 4)), "5 dimensions, at most 4"),
         (tiny().with(tensor(0, &[0], 0)), "dimension of 0"),
         (tiny().with(tensor(0, &[1 << 40, 1 << 40], 4)), "overflows"),
-        (
-            tiny().with(tensor(2, &[48], 36)),
-            "rows of 48 elements are not whole q4_0 blocks of 32",
-        ),
-        (
-            tiny().with(tensor(0, &[4096], 16)),
-            "truncated: tensor `blk.0.attn_q_norm.weight`",
-        ),
-        (
-            tiny().with(Tensor::f32("blk.0.attn_qkv.weight", &[1], [0.0])),
-            "no such tensor is known",
-        ),
-        (
-            tiny().with(Tensor::f32("output_norm.weight", &[1], [0.0])),
-            "described twice",
-        ),
+        (tiny().with(tensor(2, &[48], 36)), "rows of 48 elements are not whole q4_0 blocks of 32"),
+        (tiny().with(tensor(0, &[4096], 16)), "truncated: tensor `blk.0.attn_q_norm.weight`"),
+        (tiny().with(Tensor::f32("blk.0.attn_qkv.weight", &[1], [0.0])), "no such tensor is known"),
+        (tiny().with(Tensor::f32("output_norm.weight", &[1], [0.0])), "described twice"),
     ];
     for (gguf, expected) in cases {
         let message = refused(&gguf);
-        assert!(
-            message.contains(expected),
-            "expected {expected:?} in {message:?}"
-        );
+        assert!(message.contains(expected), "expected {expected:?} in {message:?}");
     }
 }
 
@@ -321,10 +206,7 @@ fn broken_files_are_explained() {
 fn files_of_other_kinds_are_refused() {
     let folder = Folder::new();
     let message = refusal(&folder.write("page.gguf", "<html>not found</html>"));
-    assert!(
-        message.contains("not a GGUF file: begins with \"<htm\""),
-        "{message}"
-    );
+    assert!(message.contains("not a GGUF file: begins with \"<htm\""), "{message}");
     let message = refusal(&folder.write("empty.gguf", ""));
     assert!(message.contains("the file is empty"), "{message}");
     let message = refusal(&folder.write("notes.txt", "x"));
@@ -337,15 +219,9 @@ fn misaligned_and_overlapping_tensors_are_refused() {
     let (header, data) = gguf.header_and_data();
     // The offset is the last field of a description: the one of ffn_down ends the header's list.
     let name = b"blk.0.ffn_down.weight";
-    let at = header
-        .windows(name.len())
-        .position(|window| window == name)
-        .expect("written");
+    let at = header.windows(name.len()).position(|window| window == name).expect("written");
     let offset_at = at + name.len() + 4 + 2 * 8 + 4;
-    for (offset, expected) in [
-        (1u64, "not a multiple of the alignment 32"),
-        (0, "overlaps"),
-    ] {
+    for (offset, expected) in [(1u64, "not a multiple of the alignment 32"), (0, "overlaps")] {
         let mut header = header.clone();
         header[offset_at..offset_at + 8].copy_from_slice(&offset.to_le_bytes());
         let folder = Folder::new();
@@ -361,11 +237,7 @@ fn every_truncation_is_an_error() {
     // The last tensor ends at the end of the file, so that no cut is harmless.
     for length in 0..bytes.len() {
         let path = folder.write("model.gguf", &bytes[..length]);
-        assert!(
-            Checkpoint::open(&path).is_err(),
-            "cut to {length} of {}",
-            bytes.len()
-        );
+        assert!(Checkpoint::open(&path).is_err(), "cut to {length} of {}", bytes.len());
     }
 }
 
@@ -374,35 +246,22 @@ fn split_files_are_opened_by_any_part() {
     let whole = Gguf::tiny("llama");
     let (first, second) = whole.tensors.split_at(5);
     let part = |number: u32, tensors: &[Tensor]| {
-        let metadata = if number == 0 {
-            whole.metadata.clone()
-        } else {
-            Vec::new()
-        };
-        Gguf {
-            version: 3,
-            metadata,
-            tensors: tensors.to_vec(),
-        }
-        .set("split.no", Value::U32(number))
-        .set("split.count", Value::U32(2))
-        .set("split.tensors.count", Value::U32(12))
+        let metadata = if number == 0 { whole.metadata.clone() } else { Vec::new() };
+        Gguf { version: 3, metadata, tensors: tensors.to_vec() }
+            .set("split.no", Value::U32(number))
+            .set("split.count", Value::U32(2))
+            .set("split.tensors.count", Value::U32(12))
     };
     let folder = Folder::new();
     let one = folder.write("m-00001-of-00002.gguf", part(0, first).bytes());
     let message = refusal(&one);
-    assert!(
-        message.contains("m-00002-of-00002.gguf is missing"),
-        "{message}"
-    );
+    assert!(message.contains("m-00002-of-00002.gguf is missing"), "{message}");
 
     let two = folder.write("m-00002-of-00002.gguf", part(1, second).bytes());
     for path in [one.as_path(), two.as_path(), folder.path()] {
         let checkpoint = Checkpoint::open(path).expect("both parts are there");
         assert_eq!(checkpoint.tensors().count(), 12);
-        let down = checkpoint
-            .tensor("model.layers.0.mlp.down_proj.weight")
-            .expect("in part 2");
+        let down = checkpoint.tensor("model.layers.0.mlp.down_proj.weight").expect("in part 2");
         assert_eq!(down.file(), two);
         assert_eq!(down.to_f32().expect("whole rows"), [0.5; 128]);
     }
@@ -418,10 +277,7 @@ fn a_folder_of_several_models_lists_them() {
     folder.write("a.gguf", "");
     folder.write("b.gguf", "");
     let message = folder.refusal();
-    assert!(
-        message.contains("pass one of them: a.gguf, b.gguf"),
-        "{message}"
-    );
+    assert!(message.contains("pass one of them: a.gguf, b.gguf"), "{message}");
 }
 
 proptest! {

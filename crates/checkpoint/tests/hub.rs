@@ -58,11 +58,7 @@ impl Hub {
 fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
-    let mut request = Request {
-        path,
-        range: None,
-        authorization: None,
-    };
+    let mut request = Request { path, range: None, authorization: None };
     for line in lines {
         let line = line.ok()?;
         if line.is_empty() {
@@ -121,10 +117,7 @@ fn repository(sha256: &str) -> HashMap<String, Vec<u8>> {
     );
     let file = |name: &str| format!("/{NAME}/resolve/{COMMIT}/{name}");
     HashMap::from([
-        (
-            format!("/api/models/{NAME}/revision/main?blobs=true"),
-            list.into_bytes(),
-        ),
+        (format!("/api/models/{NAME}/revision/main?blobs=true"), list.into_bytes()),
         (file("config.json"), b"{}".to_vec()),
         (file("model.safetensors"), weights()),
     ])
@@ -133,10 +126,7 @@ fn repository(sha256: &str) -> HashMap<String, Vec<u8>> {
 /// The SHA-256 of `weights()`.
 fn weights_sha256() -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(weights())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(weights()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn locations(folder: &Folder, hub: &Hub) -> Locations {
@@ -157,71 +147,39 @@ fn tried(locations: &Locations) -> Vec<String> {
 
 #[test]
 fn a_repository_is_fetched_once() {
-    let (folder, hub) = (
-        Folder::new(),
-        Hub::serve(repository(&weights_sha256()), true),
-    );
+    let (folder, hub) = (Folder::new(), Hub::serve(repository(&weights_sha256()), true));
     let locations = locations(&folder, &hub);
     let mut events = Vec::new();
-    let path = locations
-        .resolve(NAME, &mut |event| events.push(event))
-        .expect("served");
+    let path = locations.resolve(NAME, &mut |event| events.push(event)).expect("served");
     assert_eq!(path, locations.models.join("org--model"));
-    assert_eq!(
-        fs::read(path.join("model.safetensors")).expect("fetched"),
-        weights()
-    );
-    let mut names: Vec<_> = fs::read_dir(&path)
-        .expect("fetched")
-        .map(|e| e.expect("listed").file_name())
-        .collect();
+    assert_eq!(fs::read(path.join("model.safetensors")).expect("fetched"), weights());
+    let mut names: Vec<_> =
+        fs::read_dir(&path).expect("fetched").map(|e| e.expect("listed").file_name()).collect();
     names.sort();
     assert_eq!(names, ["config.json", "model.safetensors"]);
-    assert_eq!(
-        events.last(),
-        Some(&FetchEvent::Finished { path: path.clone() })
-    );
+    assert_eq!(events.last(), Some(&FetchEvent::Finished { path: path.clone() }));
     let total = Some(weights().len() as u64);
     assert!(events.iter().any(|event| matches!(
         event, FetchEvent::Progress { done, total: t, .. } if Some(*done) == total && *t == total
     )));
-    assert!(
-        hub.requests()
-            .iter()
-            .all(|r| r.authorization.as_deref() == Some("Bearer secret"))
-    );
+    assert!(hub.requests().iter().all(|r| r.authorization.as_deref() == Some("Bearer secret")));
 
     let before = hub.requests().len();
     assert_eq!(locations.resolve(NAME, &mut |_| ()).expect("cached"), path);
-    assert_eq!(
-        hub.requests().len(),
-        before,
-        "the second time needs no network"
-    );
+    assert_eq!(hub.requests().len(), before, "the second time needs no network");
 }
 
 #[test]
 fn an_interrupted_download_is_continued() {
     for ranges in [true, false] {
-        let (folder, hub) = (
-            Folder::new(),
-            Hub::serve(repository(&weights_sha256()), ranges),
-        );
+        let (folder, hub) = (Folder::new(), Hub::serve(repository(&weights_sha256()), ranges));
         let locations = locations(&folder, &hub);
-        let partial = locations
-            .models
-            .join(format!("org--model.{COMMIT}.partial"));
+        let partial = locations.models.join(format!("org--model.{COMMIT}.partial"));
         fs::create_dir_all(&partial).expect("writable");
         fs::write(partial.join("model.safetensors.part"), &weights()[..60_000]).expect("writable");
         let path = locations.resolve(NAME, &mut |_| ()).expect("served");
-        assert_eq!(
-            fs::read(path.join("model.safetensors")).expect("fetched"),
-            weights()
-        );
-        let continued = hub
-            .requests()
-            .iter()
-            .any(|request| request.range == Some(60_000));
+        assert_eq!(fs::read(path.join("model.safetensors")).expect("fetched"), weights());
+        let continued = hub.requests().iter().any(|request| request.range == Some(60_000));
         assert!(continued, "{:?}", hub.requests());
     }
 }
@@ -231,14 +189,9 @@ fn wrong_bytes_are_not_kept() {
     let (folder, hub) = (Folder::new(), Hub::serve(repository(&"0".repeat(64)), true));
     let locations = locations(&folder, &hub);
     let tried = tried(&locations);
-    assert!(
-        tried.iter().any(|reason| reason.contains("SHA-256 is")),
-        "{tried:?}"
-    );
+    assert!(tried.iter().any(|reason| reason.contains("SHA-256 is")), "{tried:?}");
     assert!(!locations.models.join("org--model").exists());
-    let partial = locations
-        .models
-        .join(format!("org--model.{COMMIT}.partial"));
+    let partial = locations.models.join(format!("org--model.{COMMIT}.partial"));
     assert!(!partial.join("model.safetensors.part").exists());
 }
 
@@ -246,29 +199,19 @@ fn wrong_bytes_are_not_kept() {
 fn a_missing_repository_is_explained() {
     let (folder, hub) = (Folder::new(), Hub::serve(HashMap::new(), true));
     let tried = tried(&locations(&folder, &hub));
-    assert!(
-        tried.last().is_some_and(|reason| reason.contains("404")),
-        "{tried:?}"
-    );
+    assert!(tried.last().is_some_and(|reason| reason.contains("404")), "{tried:?}");
 }
 
 #[test]
 fn two_at_once_share_one_download() {
-    let (folder, hub) = (
-        Folder::new(),
-        Hub::serve(repository(&weights_sha256()), true),
-    );
+    let (folder, hub) = (Folder::new(), Hub::serve(repository(&weights_sha256()), true));
     let locations = locations(&folder, &hub);
     std::thread::scope(|scope| {
-        let fetches: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| locations.resolve(NAME, &mut |_| ())))
-            .collect();
+        let fetches: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| locations.resolve(NAME, &mut |_| ()))).collect();
         for fetch in fetches {
             let path = fetch.join().expect("no panic").expect("served");
-            assert_eq!(
-                fs::read(path.join("model.safetensors")).expect("fetched"),
-                weights()
-            );
+            assert_eq!(fs::read(path.join("model.safetensors")).expect("fetched"), weights());
         }
     });
     assert_eq!(hub.requests().len(), 3, "{:?}", hub.requests());
@@ -285,15 +228,7 @@ fn the_cache_of_the_hub_libraries_comes_first() {
     fs::write(repository.join("refs/main"), COMMIT).expect("writable");
     fs::write(snapshot.join("config.json"), "{}").expect("writable");
     let reasons = tried(&locations);
-    assert!(
-        reasons
-            .iter()
-            .any(|reason| reason.contains("no model weights")),
-        "{reasons:?}"
-    );
+    assert!(reasons.iter().any(|reason| reason.contains("no model weights")), "{reasons:?}");
     fs::write(snapshot.join("model.safetensors"), weights()).expect("writable");
-    assert_eq!(
-        locations.resolve(NAME, &mut |_| ()).expect("cached"),
-        snapshot
-    );
+    assert_eq!(locations.resolve(NAME, &mut |_| ()).expect("cached"), snapshot);
 }

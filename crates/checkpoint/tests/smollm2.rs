@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bantam_checkpoint::{Checkpoint, RowOrder, fetch};
 use bantam_numerics::{BlockType, DType, Encoding};
-use bantam_text::TokenizerSource;
+use bantam_text::{EncodeOptions, Tokenizer, TokenizerSource};
 
 fn open() -> Checkpoint {
     let path = fetch::resolve("smollm2", &mut |event| eprintln!("{event}")).expect("resolvable");
@@ -54,10 +54,8 @@ fn tensors_and_configuration_are_those_of_the_model() {
                 "self_attn.k_proj" => Some(3),
                 _ => None,
             };
-            let order = heads.map_or(RowOrder::Plain, |heads| RowOrder::RopeInterleaved {
-                heads,
-                head_dim: 64,
-            });
+            let order = heads
+                .map_or(RowOrder::Plain, |heads| RowOrder::RopeInterleaved { heads, head_dim: 64 });
             assert_eq!(tensor.row_order, order, "{name}");
         }
     }
@@ -66,51 +64,26 @@ fn tensors_and_configuration_are_those_of_the_model() {
 #[test]
 fn values_are_plausible_weights() {
     let checkpoint = open();
-    let norm = checkpoint
-        .tensor("model.norm.weight")
-        .expect("the last norm");
+    let norm = checkpoint.tensor("model.norm.weight").expect("the last norm");
     assert_eq!(norm.encoding, Encoding::Scalar(DType::F32));
-    let embedding = checkpoint
-        .tensor("model.embed_tokens.weight")
-        .expect("the embedding");
+    let embedding = checkpoint.tensor("model.embed_tokens.weight").expect("the embedding");
     assert_eq!(embedding.encoding, Encoding::Block(BlockType::Q8_0));
     let mut rows = vec![0.0; 64 * embedding.cols()];
     embedding.read_rows(500..564, &mut rows).expect("64 rows");
     let variance = rows.iter().map(|x| x * x).sum::<f32>() / rows.len() as f32;
-    assert!(
-        (0.01..1.0).contains(&variance.sqrt()),
-        "standard deviation {}",
-        variance.sqrt()
-    );
-    assert!(
-        norm.to_f32()
-            .expect("one row")
-            .iter()
-            .all(|x| x.is_finite())
-    );
+    assert!((0.01..1.0).contains(&variance.sqrt()), "standard deviation {}", variance.sqrt());
+    assert!(norm.to_f32().expect("one row").iter().all(|x| x.is_finite()));
 }
 
 #[test]
 fn the_vocabulary_is_complete() {
     let source = open().tokenizer_source().expect("a vocabulary");
-    let TokenizerSource::Vocabulary(vocabulary) = source else {
-        panic!("{source:?}")
-    };
-    assert_eq!(
-        (vocabulary.tokens.len(), vocabulary.merges.len()),
-        (49152, 48900)
-    );
+    let TokenizerSource::Vocabulary(vocabulary) = source else { panic!("{source:?}") };
+    assert_eq!((vocabulary.tokens.len(), vocabulary.merges.len()), (49152, 48900));
     assert_eq!(vocabulary.pre.as_deref(), Some("smollm"));
-    assert_eq!(
-        vocabulary.tokens[..3],
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    );
+    assert_eq!(vocabulary.tokens[..3], ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
     assert!(!vocabulary.add_bos && !vocabulary.add_space_prefix);
-    assert!(
-        vocabulary
-            .chat_template
-            .is_some_and(|template| template.contains("<|im_start|>"))
-    );
+    assert!(vocabulary.chat_template.is_some_and(|template| template.contains("<|im_start|>")));
 }
 
 #[test]
@@ -127,4 +100,21 @@ fn opening_takes_a_moment() {
         .expect("three tries");
     assert!(fastest < Duration::from_millis(200), "{fastest:?}");
     eprintln!("opened in {fastest:?}");
+}
+
+#[test]
+fn its_tokenizer_gives_the_ids_of_the_reference_library() {
+    let tokenizer = Tokenizer::load(&open().tokenizer_source().unwrap()).unwrap();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/smollm2_tokens.json");
+    let rows: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden).unwrap()).expect("the golden file is JSON");
+    let rows = rows.as_array().expect("a list of texts");
+    assert!(rows.len() > 20, "{} texts", rows.len());
+    for row in rows {
+        let text = row["text"].as_str().unwrap();
+        let options = EncodeOptions { add_special: false, parse_special: true };
+        let ids = tokenizer.encode(text, options).unwrap();
+        let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+        assert_eq!(ids, want, "{text:?}");
+    }
 }

@@ -2,14 +2,14 @@
 
 use bantam_backend::Backend;
 use bantam_cpu::ceilings;
-use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, bench};
+use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, Work, bench};
 use bantam_model::{Decoder, LoadOptions, Precision};
 use bantam_numerics::ActivationFormat;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::device::Device;
-use crate::model_arg::{DeviceArgs, OpenModel};
+use crate::model_arg::{DeviceArgs, OpenModel, positive};
 use crate::output;
 
 /// Measure speed, beside what this machine could do at best
@@ -52,19 +52,19 @@ struct ModelArgs {
     dtype: Vec<Precision>,
 
     /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
     prompt_tokens: usize,
 
     /// Tokens generated for each sequence
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
     decode_tokens: usize,
 
     /// Sequences side by side, several sizes separated by commas
-    #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',')]
+    #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',', value_parser = positive)]
     batch: Vec<usize>,
 
     /// Measurements of which the median counts
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
     repetitions: usize,
 
     #[command(flatten)]
@@ -115,39 +115,46 @@ fn machine(args: &MachineArgs) -> anyhow::Result<()> {
     Ok(output::print(&format!("{name}\n{table}"))?)
 }
 
-/// Speed and the share of the limit that it reaches.
+/// Measured speed, and what the measured steps had to do.
 pub(crate) struct Measured {
     pub(crate) speed: Speed,
-    /// 0 to 1.
-    pub(crate) prefill_share: f64,
-    /// 0 to 1.
-    pub(crate) decode_share: f64,
+    format: ActivationFormat,
+    prefill: Work,
+    decode: Work,
+}
+
+impl Measured {
+    /// Prefill's share of the machine's limit, 0 to 1.
+    pub(crate) fn prefill_share(&self, machine: &Ceilings) -> f64 {
+        machine.least_seconds(&self.prefill, self.format) / self.speed.prefill_seconds
+    }
+
+    /// Decode's share of the machine's limit, 0 to 1.
+    pub(crate) fn decode_share(&self, machine: &Ceilings) -> f64 {
+        machine.least_seconds(&self.decode, self.format) / self.speed.decode_step_seconds
+    }
 }
 
 /// Measures one batch size of a loaded model.
 pub(crate) fn measure(
     decoder: &mut Decoder<Device>,
     options: &BenchOptions,
-    machine: &Ceilings,
     progress: &mut dyn FnMut(),
 ) -> anyhow::Result<Measured> {
-    let format = decoder.options().precision.activation();
     let cost = ModelCost::of(decoder);
-    let speed = bench(decoder, options, progress)?;
-    let prefill = cost.prefill(options.batch, options.prompt_tokens);
     let middle = options.prompt_tokens as f64 + options.decode_tokens as f64 / 2.0;
-    let decode = cost.decode(options.batch, middle);
     Ok(Measured {
-        speed,
-        prefill_share: machine.least_seconds(&prefill, format) / speed.prefill_seconds,
-        decode_share: machine.least_seconds(&decode, format) / speed.decode_step_seconds,
+        format: decoder.options().precision.activation(),
+        prefill: cost.prefill(options.batch, options.prompt_tokens),
+        decode: cost.decode(options.batch, middle),
+        speed: bench(decoder, options, progress)?,
     })
 }
 
 fn model(args: &ModelArgs) -> anyhow::Result<()> {
     let model = OpenModel::open(&args.model)?;
     let device = args.device.open()?;
-    let machine = ceilings(&device);
+    let before = ceilings(&device);
     let largest_batch = args.batch.iter().copied().max().unwrap_or(1);
     let mut lines = Vec::new();
     for &precision in &args.dtype {
@@ -171,11 +178,12 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
                 args.repetitions as u64 + 1,
                 &format!("{precision}, batch {batch}"),
             );
-            let measured = measure(&mut decoder, &options, &machine, &mut || bar.inc(1))?;
+            let measured = measure(&mut decoder, &options, &mut || bar.inc(1))?;
             bar.finish_and_clear();
             lines.push((precision, decoder.weight_bytes(), measured));
         }
     }
+    let machine = before.best_of(ceilings(&device));
     let name = device.describe();
     if args.json {
         let line = |(precision, weight_bytes, measured): &(Precision, u64, Measured)| {
@@ -183,8 +191,8 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
                 "dtype": precision.to_string(),
                 "weight_bytes": weight_bytes,
                 "speed": measured.speed,
-                "prefill_share": measured.prefill_share,
-                "decode_share": measured.decode_share,
+                "prefill_share": measured.prefill_share(&machine),
+                "decode_share": measured.decode_share(&machine),
             })
         };
         return output::print_json(&json!({
@@ -213,9 +221,9 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
             speed.batch.to_string(),
             output::mebibytes(*weight_bytes),
             format!("{:.0}", speed.prefill_tokens_per_second),
-            percent(measured.prefill_share),
+            percent(measured.prefill_share(&machine)),
             format!("{:.1}", speed.decode_tokens_per_second),
-            percent(measured.decode_share),
+            percent(measured.decode_share(&machine)),
             format!("{:.1}", 1e3 * speed.prefill_seconds),
         ]);
     }

@@ -45,8 +45,8 @@ const SPEED: BenchOptions =
     BenchOptions { prompt_tokens: 256, decode_tokens: 32, batch: 1, repetitions: 3 };
 const NOTES: &str = "\
 Of limit: decode speed beside reading all weights at the measured bandwidth.
-SmolLM2 comes with weights on a 4-bit grid, groups of 32 with offsets: int4-g32-asym finds that grid
-again, while int4 (larger groups, no offsets) shows what plain rounding to 4 bits costs.";
+SmolLM2 comes with weights on a 4-bit grid, groups of 32 with offsets: int4-g32 finds that grid
+again, while int4 (the largest groups that fit) shows what plain rounding to 4 bits costs.";
 const QUESTION: &str = "Why is the sky blue? Answer in two sentences.";
 const MAX_ANSWER_TOKENS: usize = 96;
 
@@ -75,8 +75,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     ids.truncate(SCORED_TOKENS);
     let convention = Convention::new(WINDOW, None, ids.first().copied() == tokenizer.bos())?;
     let scores = crate::eval::score(&mut decoders, Baseline::First, &ids, &convention)?;
-    let speeds = measure_speed(&mut decoders, &machine)?;
-    output::print(&table(&decoders, &scores, &speeds).to_string())?;
+    let speeds = measure_speed(&mut decoders)?;
+    let machine = machine.best_of(bench::ceilings(&device));
+    output::print(&table(&decoders, &scores, &speeds, &machine).to_string())?;
     output::print_line(format_args!(
         "Perplexity and KL: the first {} of {all_tokens} tokens of a text written for this,\n{convention}.\n{NOTES}\n",
         ids.len()
@@ -110,21 +111,23 @@ fn request(stop_tokens: &[u32]) -> GenerateRequest {
     }
 }
 
-fn measure_speed(
-    decoders: &mut [Decoder<Device>],
-    machine: &Ceilings,
-) -> anyhow::Result<Vec<Measured>> {
+fn measure_speed(decoders: &mut [Decoder<Device>]) -> anyhow::Result<Vec<Measured>> {
     let bar =
         output::progress_bar((decoders.len() * (SPEED.repetitions + 1)) as u64, "measuring speed");
     let speeds = decoders
         .iter_mut()
-        .map(|decoder| bench::measure(decoder, &SPEED, machine, &mut || bar.inc(1)))
+        .map(|decoder| bench::measure(decoder, &SPEED, &mut || bar.inc(1)))
         .collect();
     bar.finish_and_clear();
     speeds
 }
 
-fn table(decoders: &[Decoder<Device>], scores: &[Score], speeds: &[Measured]) -> Table {
+fn table(
+    decoders: &[Decoder<Device>],
+    scores: &[Score],
+    speeds: &[Measured],
+    machine: &Ceilings,
+) -> Table {
     use Align::{Left, Right};
     let mut table = Table::new([
         ("format", Left),
@@ -143,7 +146,7 @@ fn table(decoders: &[Decoder<Device>], scores: &[Score], speeds: &[Measured]) ->
             score.divergence.map_or(String::new(), |divergence| significant(divergence.kl_mean())),
             format!("{:.0}", measured.speed.prefill_tokens_per_second),
             format!("{:.1}", measured.speed.decode_tokens_per_second),
-            percent(measured.decode_share),
+            percent(measured.decode_share(machine)),
         ]);
     }
     table

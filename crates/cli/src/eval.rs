@@ -98,6 +98,9 @@ struct Measured {
     precision: Precision,
     weight_bytes: u64,
     score: Score,
+    /// The text's tokens, and how they were cut.
+    num_tokens: usize,
+    convention: Convention,
 }
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
@@ -113,9 +116,11 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         args.models.iter().map(|arg| open(arg, args.dtype)).collect::<Result<Vec<_>, _>>()?;
     let all: Vec<Candidate> = baseline.into_iter().chain(models).collect();
     let convention = args.convention(&all)?;
-    let num_tokens = all[0].ids.len();
 
     let device = args.device.open()?;
+    for Candidate { model, precision, ids, .. } in &all {
+        model.plan(&device, &load_options(*precision, &convention, ids.len()))?;
+    }
     let mut measured = Vec::new();
     if args.against.is_some() {
         measured = compare(&all, &device, &convention)?;
@@ -128,12 +133,23 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let text_name =
         args.text.as_ref().map_or("bantam-eval".to_owned(), |p| p.display().to_string());
     if args.json {
-        output::print_json(&as_json(args, &measured, &convention, &text_name))
+        output::print_json(&as_json(args, &measured, &text_name))
     } else {
-        let note = format!("text {text_name}, {num_tokens} tokens; {convention}");
-        output::print(&format!("{}{note}\n", as_table(args, &measured)))?;
+        let conventions = conventions(&measured);
+        output::print(&format!("{}Text {text_name}: {conventions}\n", as_table(args, &measured)))?;
         Ok(())
     }
+}
+
+/// What was scored and how: once if it is the same for all models, which differ in tokenizers only.
+fn conventions(measured: &[Measured]) -> String {
+    let describe = |m: &Measured| format!("{} tokens, {}", m.num_tokens, m.convention);
+    let first = describe(&measured[0]);
+    if measured.iter().all(|m| describe(m) == first) {
+        return first;
+    }
+    let lines = measured.iter().map(|m| format!("\n  {}: {}", m.name, describe(m)));
+    lines.collect()
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
@@ -169,7 +185,7 @@ impl Candidate {
 }
 
 impl EvalArgs {
-    /// One convention for all models, whose contexts may differ.
+    /// One window for all models, whose contexts may differ.
     fn convention(&self, models: &[Candidate]) -> anyhow::Result<Convention> {
         let context = models.iter().map(|c| c.model.arch.sizes.max_positions).min().unwrap_or(0);
         let window = self.window.unwrap_or(DEFAULT_WINDOW.min(context));
@@ -208,6 +224,8 @@ fn compare(
             precision: model.precision,
             weight_bytes: decoder.weight_bytes(),
             score,
+            num_tokens: model.ids.len(),
+            convention: Convention { bos: model.bos, ..*convention },
         });
     Ok(measured.collect())
 }
@@ -258,7 +276,7 @@ fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
         ]);
     }
     let mut table = Table::new(columns);
-    for Measured { name, precision, weight_bytes, score } in measured {
+    for Measured { name, precision, weight_bytes, score, .. } in measured {
         let mut row = vec![
             name.clone(),
             precision.to_string(),
@@ -278,28 +296,30 @@ fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
     table
 }
 
-fn as_json(args: &EvalArgs, measured: &[Measured], convention: &Convention, text: &str) -> Value {
-    let model = |Measured { name, precision, weight_bytes, score }: &Measured| {
-        let mut value = json!({
-            "model": name,
-            "dtype": precision.to_string(),
-            "weight_bytes": weight_bytes,
-            "perplexity": score.perplexity.value(),
-            "nll_mean": score.perplexity.mean_nll(),
-            "scored_tokens": score.perplexity.scored_tokens,
-        });
-        if let Some(divergence) = &score.divergence {
-            value["kl_mean"] = divergence.kl_mean().into();
-            value["top1_agreement"] = divergence.top1_agreement().into();
-            value["max_logit_delta"] = f64::from(divergence.max_logit_delta).into();
-        }
-        value
-    };
+fn as_json(args: &EvalArgs, measured: &[Measured], text: &str) -> Value {
+    let model =
+        |Measured { name, precision, weight_bytes, score, num_tokens, convention }: &Measured| {
+            let mut value = json!({
+                "model": name,
+                "dtype": precision.to_string(),
+                "weight_bytes": weight_bytes,
+                "perplexity": score.perplexity.value(),
+                "nll_mean": score.perplexity.mean_nll(),
+                "scored_tokens": score.perplexity.scored_tokens,
+                "text_tokens": num_tokens,
+                "convention": convention,
+            });
+            if let Some(divergence) = &score.divergence {
+                value["kl_mean"] = divergence.kl_mean().into();
+                value["top1_agreement"] = divergence.top1_agreement().into();
+                value["max_logit_delta"] = f64::from(divergence.max_logit_delta).into();
+            }
+            value
+        };
     let (baseline, models) = measured.split_at(usize::from(args.against.is_some()));
     json!({
         "task": "perplexity",
         "text": text,
-        "convention": convention,
         "against": baseline.first().map(model),
         "models": models.iter().map(model).collect::<Vec<_>>(),
     })

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use bantam_backend::{Backend, FeedForward};
+use bantam_backend::FeedForward;
 use bantam_checkpoint::TensorView;
 use bantam_eval::{Align, Table};
 use bantam_model::{ArchSpec, LoadOptions, MemoryPlan, Positions, Precision};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::model_arg::{DeviceArgs, OpenModel};
+use crate::model_arg::{DeviceArgs, OpenModel, positive};
 use crate::output::{self, mebibytes};
 
 /// Show a model's architecture, tensors and the memory it would take
@@ -22,14 +22,14 @@ pub(crate) struct InspectArgs {
     model: String,
 
     /// Tokens of a sequence that the memory plan holds [default: what the model was made for]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
 
     /// Sequences side by side that the memory plan holds
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     batch: usize,
 
-    /// Number format to plan for: f32, bf16, int8, int4 (or int4-g64, int4-g32-asym, …)
+    /// Number format to plan for: f32, bf16, int8, int4 (or int4-g64-sym, int4-g32, …)
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Precision,
 
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         max_logit_rows: args.batch,
         ..LoadOptions::default()
     };
-    let plan = MemoryPlan::new(&model.arch, &options, device.block_tokens())?;
+    let plan = model.plan(&device, &options)?;
     let schemes = schemes(&model.arch, args.dtype);
     if args.json {
         return output::print_json(&as_json(args, &model, &plan, &schemes));

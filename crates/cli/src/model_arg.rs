@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::bail;
+use bantam_backend::Backend;
 use bantam_checkpoint::Checkpoint;
 use bantam_checkpoint::fetch::{self, FetchEvent};
-use bantam_model::{ArchSpec, Decoder, LoadOptions, Precision};
+use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan, Precision};
 use bantam_text::Tokenizer;
 use clap::Args;
+use indicatif::ProgressBar;
 
 use crate::device::{self, Device};
 use crate::output;
@@ -50,6 +52,15 @@ impl FromStr for ModelArg {
     }
 }
 
+/// Reads a number of which 0 makes no sense.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("expected 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// A checkpoint that is open, and what its configuration says.
 pub(crate) struct OpenModel {
     pub(crate) name: String,
@@ -62,7 +73,7 @@ impl OpenModel {
     pub(crate) fn open(name: &str) -> anyhow::Result<Self> {
         let path = resolve(name)?;
         let checkpoint = Checkpoint::open(&path)?;
-        let arch = ArchSpec::from_config(checkpoint.config())?;
+        let arch = ArchSpec::from_checkpoint(&checkpoint)?;
         Ok(Self { name: name.to_owned(), checkpoint, arch })
     }
 
@@ -82,13 +93,23 @@ impl OpenModel {
         Ok(Tokenizer::load(&self.checkpoint.tokenizer_source()?)?)
     }
 
+    /// The memory that these options take; refuses what loading would refuse, before it.
+    pub(crate) fn plan(
+        &self,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> anyhow::Result<MemoryPlan> {
+        Ok(MemoryPlan::new(&self.arch, options, device.block_tokens())?)
+    }
+
     /// Loads the weights, with a progress bar.
     pub(crate) fn load(
         &self,
         device: &Device,
         options: &LoadOptions,
     ) -> anyhow::Result<Decoder<Device>> {
-        let bar = output::progress_bar(0, &format!("loading {}", self.name));
+        let bar =
+            output::progress_bar(self.checkpoint.total_bytes(), &format!("loading {}", self.name));
         let decoder = Decoder::load(device.clone(), &self.checkpoint, options, &|progress| {
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.done_bytes);
@@ -100,9 +121,12 @@ impl OpenModel {
 
 /// The local path of a model, with a progress bar if it is fetched.
 fn resolve(name: &str) -> anyhow::Result<PathBuf> {
-    let bar = output::progress_bar(0, "");
+    let mut bar = ProgressBar::hidden();
     let path = fetch::resolve(name, &mut |event| match event {
         FetchEvent::Progress { done, total, name } => {
+            if bar.is_hidden() {
+                bar = output::progress_bar(0, &name);
+            }
             bar.set_message(name);
             bar.set_length(total.unwrap_or(done));
             bar.set_position(done);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::bail;
-use bantam_engine::{GenerateRequest, Generation, SamplingParams, Timings, generate};
+use bantam_engine::{EngineError, GenerateRequest, Generation, SamplingParams, Timings, generate};
 use bantam_model::{Decoder, LoadOptions, Precision};
 use bantam_text::{EncodeOptions, Message, Tokenizer};
 use clap::Args;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::chat;
 use crate::device::Device;
 use crate::interrupt;
-use crate::model_arg::{DeviceArgs, OpenModel};
+use crate::model_arg::{DeviceArgs, OpenModel, positive};
 use crate::output;
 
 /// Answer a prompt, or chat
@@ -71,13 +71,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Number format of the weights: f32, bf16, int8, int4 (or int4-g64, int4-g32-asym, …)
+    /// Number format of the weights: f32, bf16, int8, int4 (or int4-g64-sym, int4-g32, …)
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Precision,
 
     /// Tokens the cache holds, prompt and answer
     /// [default: as many as prompt and --max-tokens need; for a chat up to 8192]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
 
     #[command(flatten)]
@@ -149,6 +149,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         (None, Some(ids)) => ids.len().saturating_add(args.max_tokens).min(own),
         (None, None) => CHAT_CONTEXT.min(own),
     };
+    // The engine refuses this too, but only once the weights are loaded.
+    if let Some(tokens) = prompt_ids.as_ref().map(Vec::len).filter(|&tokens| tokens >= context) {
+        return Err(EngineError::PromptTooLong { tokens, context }.into());
+    }
     let options = LoadOptions {
         precision: args.dtype,
         max_context: Some(context),

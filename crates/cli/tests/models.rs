@@ -10,8 +10,8 @@ use common::{folder, run, tiny_checkpoint};
 
 #[test]
 fn a_model_that_does_not_exist_is_explained() {
-    for command in ["run", "inspect", "eval"] {
-        let finished = run(&[command, "./no-such-model"]);
+    for command in [&["run", "--prompt", "Hi"][..], &["inspect"], &["eval"]] {
+        let finished = run(&[command, &["./no-such-model"]].concat());
         let message = finished.refusal();
         assert!(message.contains("no-such-model") && message.contains(".gguf"), "{message}");
     }
@@ -55,7 +55,7 @@ fn the_default_model_is_shown_in_words() {
     let finished = run(&["inspect", "smollm2", "--dtype", "int4", "--context", "2048"]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     for part in
-        ["134.5 M parameters", "H 9 heads, G 3", "576 × 1536", "int4-g64", "KV cache", "total"]
+        ["134.5 M parameters", "H 9 heads, G 3", "576 × 1536", "int4-g64-sym", "KV cache", "total"]
     {
         assert!(finished.stdout.contains(part), "no {part} in {}", finished.stdout);
     }

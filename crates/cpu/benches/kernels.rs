@@ -29,8 +29,8 @@ const SCHEMES: [(&str, QuantScheme); 5] = [
     ("f32", QuantScheme::F32),
     ("bf16", QuantScheme::BF16),
     ("int8", QuantScheme::INT8),
-    ("int4-g32", QuantScheme::int4(32, true)),
-    ("int4-g32-asym", QuantScheme::int4(32, false)),
+    ("int4-g32-sym", QuantScheme::int4(32, true)),
+    ("int4-g32", QuantScheme::int4(32, false)),
 ];
 
 fn linear(bencher: Bencher<'_, '_>, cpu: &Cpu, name: &str, rows: usize) {
@@ -57,17 +57,17 @@ fn linear(bencher: Bencher<'_, '_>, cpu: &Cpu, name: &str, rows: usize) {
         });
 }
 
-#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32", "int4-g32-asym"], sample_count = 20)]
+#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32-sym", "int4-g32"], sample_count = 20)]
 fn linear_1_row(bencher: Bencher<'_, '_>, name: &str) {
     linear(bencher, &cpu(), name, 1);
 }
 
-#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32", "int4-g32-asym"], sample_count = 10)]
+#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32-sym", "int4-g32"], sample_count = 10)]
 fn linear_16_rows(bencher: Bencher<'_, '_>, name: &str) {
     linear(bencher, &cpu(), name, 16);
 }
 
-#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32", "int4-g32-asym"], sample_count = 5)]
+#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32-sym", "int4-g32"], sample_count = 5)]
 fn linear_256_rows(bencher: Bencher<'_, '_>, name: &str) {
     linear(bencher, &cpu(), name, 256);
 }

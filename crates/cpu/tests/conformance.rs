@@ -8,10 +8,7 @@ use bantam_cpu::{Cpu, CpuOptions, Isa};
 fn every_isa_conforms() {
     for isa in Isa::available() {
         for threads in [1, 3] {
-            let options = CpuOptions {
-                threads: Some(threads),
-                isa: Some(isa),
-            };
+            let options = CpuOptions { threads: Some(threads), isa: Some(isa) };
             conformance::check(&Cpu::new(options).expect("an available set"));
         }
     }

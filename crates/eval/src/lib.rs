@@ -3,7 +3,7 @@
 //! * [`evaluate`] scores a text under several models side by side: [`Perplexity`] of each and
 //!   [`Divergence`] from the first;
 //! * [`Convention`] says how the text is cut and which tokens count, and is printed with the numbers;
-//! * [`bench`] measures prefill and decode speed; [`Ceilings`] and [`ModelCost`] say how fast they
+//! * [`bench()`] measures prefill and decode speed; [`Ceilings`] and [`ModelCost`] say how fast they
 //!   could be on this machine;
 //! * [`Table`] prints all of it.
 

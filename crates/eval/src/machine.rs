@@ -31,6 +31,17 @@ pub struct Work {
 }
 
 impl Ceilings {
+    /// The higher of two measurements of each: a ceiling is what the machine can do when nothing
+    /// else keeps it busy.
+    #[must_use]
+    pub fn best_of(self, other: Self) -> Self {
+        Self {
+            read_bytes_per_second: self.read_bytes_per_second.max(other.read_bytes_per_second),
+            f32_ops_per_second: self.f32_ops_per_second.max(other.f32_ops_per_second),
+            bf16_ops_per_second: self.bf16_ops_per_second.max(other.bf16_ops_per_second),
+        }
+    }
+
     /// The least time in seconds that the work can take when activations are in `format`.
     ///
     /// ```

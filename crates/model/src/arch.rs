@@ -191,26 +191,13 @@ impl ArchSpec {
         self.validate_attention(file)?;
         let bad = |key: &str, got: String, expected: &str| {
             let (file, key, expected) = (file.to_owned(), key.to_owned(), expected.to_owned());
-            Err(ModelError::BadValue {
-                file,
-                key,
-                got,
-                expected,
-            })
+            Err(ModelError::BadValue { file, key, got, expected })
         };
         if !(self.norm.eps.is_finite() && self.norm.eps > 0.0) {
-            return bad(
-                self.keys.eps,
-                self.norm.eps.to_string(),
-                "a small positive number",
-            );
+            return bad(self.keys.eps, self.norm.eps.to_string(), "a small positive number");
         }
-        let not_executed = |what: &str, way_out| {
-            Err(ModelError::NotExecuted {
-                what: what.to_owned(),
-                way_out,
-            })
-        };
+        let not_executed =
+            |what: &str, way_out| Err(ModelError::NotExecuted { what: what.to_owned(), way_out });
         match &self.positions {
             Positions::Rotary(rotary) => {
                 let even = rotary.rotary_dim.is_multiple_of(2) && rotary.rotary_dim > 0;
@@ -253,19 +240,8 @@ impl ArchSpec {
     }
 
     fn validate_sizes(&self, file: &str) -> Result<(), ModelError> {
-        let Sizes {
-            layers,
-            hidden,
-            feed_forward,
-            vocabulary,
-            max_positions,
-        } = self.sizes;
-        let AttentionSpec {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.attention;
+        let Sizes { layers, hidden, feed_forward, vocabulary, max_positions } = self.sizes;
+        let AttentionSpec { heads, kv_heads, head_dim, .. } = self.attention;
         let keys = self.keys;
         let limits = [
             (keys.layers, layers, MAX_LAYERS),
@@ -291,20 +267,10 @@ impl ArchSpec {
     }
 
     fn validate_attention(&self, file: &str) -> Result<(), ModelError> {
-        let AttentionSpec {
-            heads,
-            kv_heads,
-            windows,
-            ..
-        } = &self.attention;
+        let AttentionSpec { heads, kv_heads, windows, .. } = &self.attention;
         let bad = |key: &str, got: usize, expected: String| {
             let (file, key, got) = (file.to_owned(), key.to_owned(), got.to_string());
-            Err(ModelError::BadValue {
-                file,
-                key,
-                got,
-                expected,
-            })
+            Err(ModelError::BadValue { file, key, got, expected })
         };
         if heads % kv_heads != 0 {
             let expected = format!("a divisor of `{}`, {heads}", self.keys.heads);
@@ -323,14 +289,7 @@ impl ArchSpec {
     /// The attention of one layer, as back ends want it.
     #[must_use]
     pub fn attention_shape(&self, layer: usize) -> AttentionShape {
-        let AttentionSpec {
-            heads,
-            kv_heads,
-            head_dim,
-            ref windows,
-            scale,
-            ..
-        } = self.attention;
+        let AttentionSpec { heads, kv_heads, head_dim, ref windows, scale, .. } = self.attention;
         let alibi_slopes = match self.positions {
             Positions::Alibi { max_bias } => Some(alibi_slopes(heads, max_bias)),
             Positions::Rotary(_) | Positions::Learned => None,
@@ -366,14 +325,9 @@ mod tests {
     fn alibi_slopes_are_those_of_the_paper() {
         assert_eq!(
             alibi_slopes(8, 8.0),
-            [
-                0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625
-            ]
+            [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]
         );
         // Six heads: the four of a 4-head model, then two from between them in an 8-head one.
-        assert_eq!(
-            alibi_slopes(6, 8.0),
-            [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
-        );
+        assert_eq!(alibi_slopes(6, 8.0), [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::atomic::AtomicU64;
 
 use bantam_backend::{AttentionShape, Backend, Batch, KvLayout, Rope, Store};
-use bantam_checkpoint::{Checkpoint, Format};
+use bantam_checkpoint::Checkpoint;
 
 use crate::arch::{ArchSpec, Positions, Residual};
 use crate::batch::BatchLimits;
 use crate::error::ModelError;
-use crate::load::{Layer, Linear, LoadProgress, Loader, Weights, finite_values};
+use crate::load::{Layer, Linear, LoadProgress, Loader, Weights};
 use crate::options::LoadOptions;
 use crate::plan::MemoryPlan;
-use crate::rope::RopeScaling;
-use crate::stored::ROPE_DIVISORS;
 
 /// A decoder-only transformer on a device, with its key/value cache.
 ///
@@ -102,7 +100,7 @@ impl<B: Backend> Decoder<B> {
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Self, ModelError> {
         Self::load_as(
-            describe(checkpoint)?,
+            ArchSpec::from_checkpoint(checkpoint)?,
             backend,
             checkpoint,
             options,
@@ -141,9 +139,7 @@ impl<B: Backend> Decoder<B> {
         };
         Ok(Self {
             weights,
-            shapes: (0..arch.sizes.layers)
-                .map(|layer| arch.attention_shape(layer))
-                .collect(),
+            shapes: (0..arch.sizes.layers).map(|layer| arch.attention_shape(layer)).collect(),
             rope,
             cache: backend.cache(&layout)?,
             workspace: Workspace::new(&backend, &arch, options),
@@ -161,23 +157,9 @@ impl<B: Backend> Decoder<B> {
     /// # Errors
     /// If the batch does not fit the model or the options it was loaded with; nothing has run then.
     pub fn forward(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        let Self {
-            arch,
-            options,
-            layout,
-            ..
-        } = self;
-        BatchLimits {
-            arch,
-            options,
-            layout,
-        }
-        .check(batch)?;
-        self.backend.embed(
-            &self.weights.embedding,
-            &batch.tokens,
-            &mut self.workspace.hidden,
-        )?;
+        let Self { arch, options, layout, .. } = self;
+        BatchLimits { arch, options, layout }.check(batch)?;
+        self.backend.embed(&self.weights.embedding, &batch.tokens, &mut self.workspace.hidden)?;
         for index in 0..self.weights.layers.len() {
             self.run_layer(index, batch)?;
         }
@@ -189,35 +171,14 @@ impl<B: Backend> Decoder<B> {
 
     /// Adds one layer's attention and feed-forward network to the residual stream.
     fn run_layer(&mut self, index: usize, batch: &Batch) -> Result<(), ModelError> {
-        let Self {
-            backend,
-            weights,
-            shapes,
-            rope,
-            cache,
-            workspace: w,
-            arch,
-            ..
-        } = self;
-        let Layer {
-            qkv,
-            head_norm,
-            attention_out,
-            feed_forward_in,
-            feed_forward_out,
-            ..
-        } = &weights.layers[index];
+        let Self { backend, weights, shapes, rope, cache, workspace: w, arch, .. } = self;
+        let Layer { qkv, head_norm, attention_out, feed_forward_in, feed_forward_out, .. } =
+            &weights.layers[index];
         let layer = &weights.layers[index];
         let shape = &shapes[index];
 
         backend.norm(&w.hidden, &layer.attention_norm, &mut w.normed)?;
-        backend.linear(
-            &w.normed,
-            &qkv.weight,
-            qkv.bias.as_ref(),
-            Store::Replace,
-            &mut w.qkv,
-        )?;
+        backend.linear(&w.normed, &qkv.weight, qkv.bias.as_ref(), Store::Replace, &mut w.qkv)?;
         let (head_norm, rope) = (head_norm.as_ref(), rope.as_ref());
         backend.append(&mut w.qkv, shape, head_norm, rope, batch, index, cache)?;
         backend.attention(&w.qkv, shape, batch, index, cache, &mut w.attended)?;
@@ -240,25 +201,14 @@ impl<B: Backend> Decoder<B> {
 
     /// The logits of some rows of the residual stream.
     fn run_head(&mut self, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let Self {
-            backend,
-            weights,
-            workspace: w,
-            ..
-        } = self;
+        let Self { backend, weights, workspace: w, .. } = self;
         let (weight, bias) = match &weights.untied_head {
             Some(head) => (&head.weight, head.bias.as_ref()),
             None => (&weights.embedding, None),
         };
         backend.select_rows(&w.hidden, rows, &mut w.selected)?;
         backend.norm(&w.selected, &weights.final_norm, &mut w.selected_normed)?;
-        backend.linear(
-            &w.selected_normed,
-            weight,
-            bias,
-            Store::Replace,
-            &mut w.logits,
-        )?;
+        backend.linear(&w.selected_normed, weight, bias, Store::Replace, &mut w.logits)?;
         Ok(backend.read(&w.logits))
     }
 
@@ -319,30 +269,4 @@ fn add_linear<B: Backend>(
     out: &mut B::Tensor,
 ) -> Result<(), ModelError> {
     Ok(backend.linear(x, &linear.weight, linear.bias.as_ref(), Store::Add, out)?)
-}
-
-/// The network of a checkpoint: its configuration, and the frequency divisors of GGUF files.
-fn describe(checkpoint: &Checkpoint) -> Result<ArchSpec, ModelError> {
-    let file = match checkpoint.format() {
-        Format::Safetensors => checkpoint.path().join("config.json"),
-        Format::Gguf => checkpoint.path().to_path_buf(),
-    };
-    let file = file.display().to_string();
-    let mut arch = ArchSpec::from_config_file(checkpoint.config(), &file)?;
-    if !checkpoint.has_tensor(ROPE_DIVISORS) {
-        return Ok(arch);
-    }
-    let divisors = finite_values(&checkpoint.tensor(ROPE_DIVISORS)?)?;
-    if let Positions::Rotary(rotary) = &mut arch.positions {
-        if rotary.scaling != RopeScaling::None {
-            return Err(ModelError::BadValue {
-                file,
-                key: "rope_scaling".to_owned(),
-                got: "a rule of its own".to_owned(),
-                expected: format!("none beside the tensor {ROPE_DIVISORS}"),
-            });
-        }
-        rotary.scaling = RopeScaling::Divisors(divisors);
-    }
-    Ok(arch)
 }

@@ -11,6 +11,7 @@
 mod arch;
 mod batch;
 mod decoder;
+mod describe;
 mod error;
 mod families;
 mod load;

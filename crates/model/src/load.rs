@@ -79,18 +79,9 @@ impl<B: Backend> Loader<'_, B> {
         let embedding = self.linear(&arch.embedding())?.weight;
         let layers = self.layers()?;
         let final_norm = self.norm(arch.names.final_norm)?;
-        let untied_head = arch
-            .untied_head()
-            .map(|head| self.linear(&head))
-            .transpose()?;
+        let untied_head = arch.untied_head().map(|head| self.linear(&head)).transpose()?;
         let bytes = self.done_bytes.load(Ordering::Relaxed);
-        Ok(Weights {
-            embedding,
-            layers,
-            final_norm,
-            untied_head,
-            bytes,
-        })
+        Ok(Weights { embedding, layers, final_norm, untied_head, bytes })
     }
 
     /// Loads all layers, several at a time. Of several errors the lowest layer's is reported.
@@ -128,15 +119,9 @@ impl<B: Backend> Loader<'_, B> {
             .then(|| self.norm(&in_layer(names.feed_forward_norm, index)))
             .transpose()?;
         let head_norm = if arch.attention.head_norm {
-            let [q, k] = names
-                .head_norms
-                .map(|name| weight_of(&in_layer(name, index)));
+            let [q, k] = names.head_norms.map(|name| weight_of(&in_layer(name, index)));
             let eps = arch.norm.eps;
-            Some(HeadNorm {
-                q: self.vector(&q)?,
-                k: self.vector(&k)?,
-                eps,
-            })
+            Some(HeadNorm { q: self.vector(&q)?, k: self.vector(&k)?, eps })
         } else {
             None
         };
@@ -153,17 +138,9 @@ impl<B: Backend> Loader<'_, B> {
 
     fn norm(&self, module: &str) -> Result<Norm<B::Vector>, ModelError> {
         let spec = self.arch.norm;
-        let bias = spec
-            .bias
-            .then(|| self.vector(&bias_of(module)))
-            .transpose()?;
+        let bias = spec.bias.then(|| self.vector(&bias_of(module))).transpose()?;
         let weight = self.vector(&weight_of(module))?;
-        Ok(Norm {
-            kind: spec.kind,
-            weight,
-            bias,
-            eps: spec.eps,
-        })
+        Ok(Norm { kind: spec.kind, weight, bias, eps: spec.eps })
     }
 
     fn vector(&self, name: &str) -> Result<B::Vector, ModelError> {
@@ -197,18 +174,12 @@ impl<B: Backend> Loader<'_, B> {
         let whole = PackedWeight::stack(packed).expect("parts of a layer share K and scheme");
         self.report(whole.bytes());
         let bias = stored.bias.then(|| self.upload(&bias));
-        Ok(Linear {
-            weight: self.backend.weight(whole)?,
-            bias,
-        })
+        Ok(Linear { weight: self.backend.weight(whole)?, bias })
     }
 
     fn report(&self, bytes: usize) {
         let done_bytes = self.done_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        (self.progress)(LoadProgress {
-            done_bytes,
-            total_bytes: self.total_bytes,
-        });
+        (self.progress)(LoadProgress { done_bytes, total_bytes: self.total_bytes });
     }
 
     /// A tied head may be stored as well, but then it must be the embedding.
@@ -218,10 +189,7 @@ impl<B: Backend> Loader<'_, B> {
         if !self.checkpoint.has_tensor(&head) {
             return Ok(());
         }
-        let views = [
-            self.checkpoint.tensor(&head)?,
-            self.checkpoint.tensor(&embedding)?,
-        ];
+        let views = [self.checkpoint.tensor(&head)?, self.checkpoint.tensor(&embedding)?];
         let untied = |row| ModelError::UntiedHead {
             file: views[0].file().display().to_string(),
             head: head.clone(),
@@ -259,11 +227,9 @@ fn quantize_rows(
     }
     quantize(&values, n, k, scheme).map_err(|error| {
         let source = match error {
-            QuantizeError::NonFinite { row, column, value } => QuantizeError::NonFinite {
-                row: first + row,
-                column,
-                value,
-            },
+            QuantizeError::NonFinite { row, column, value } => {
+                QuantizeError::NonFinite { row: first + row, column, value }
+            }
             other => other,
         };
         bad_values(weight, source)
@@ -272,12 +238,7 @@ fn quantize_rows(
 
 /// Divides a row by its Euclidean length (Baichuan2's head).
 fn scale_to_unit_length(row: &mut [f32]) {
-    let length = row
-        .iter()
-        .map(|&v| f64::from(v).powi(2))
-        .sum::<f64>()
-        .sqrt()
-        .max(1e-12) as f32;
+    let length = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32;
     row.iter_mut().for_each(|value| *value /= length);
 }
 
@@ -287,11 +248,7 @@ pub(crate) fn finite_values(tensor: &TensorView<'_>) -> Result<Vec<f32>, ModelEr
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
         Some(column) => {
-            let source = QuantizeError::NonFinite {
-                row: 0,
-                column,
-                value: values[column],
-            };
+            let source = QuantizeError::NonFinite { row: 0, column, value: values[column] };
             Err(bad_values(tensor, source))
         }
     }
@@ -299,9 +256,5 @@ pub(crate) fn finite_values(tensor: &TensorView<'_>) -> Result<Vec<f32>, ModelEr
 
 fn bad_values(tensor: &TensorView<'_>, source: QuantizeError) -> ModelError {
     let file = tensor.file().display().to_string();
-    ModelError::Values {
-        file,
-        tensor: tensor.name.to_owned(),
-        source,
-    }
+    ModelError::Values { file, tensor: tensor.name.to_owned(), source }
 }

@@ -60,26 +60,18 @@ impl LoadOptions {
     /// Checks the options against the model.
     pub(crate) fn validate(&self, arch: &ArchSpec) -> Result<(), ModelError> {
         let limits = [
-            (
-                "--max-context",
-                self.context(arch),
-                arch.sizes.max_positions,
-            ),
+            ("--context", self.context(arch), arch.sizes.max_positions),
             ("--max-batch-tokens", self.max_batch_tokens, MAX_STEP),
-            ("--max-sequences", self.max_sequences, MAX_STEP),
+            ("--batch", self.max_sequences, MAX_STEP),
             ("--max-logit-rows", self.max_logit_rows, MAX_STEP),
         ];
         for (option, got, limit) in limits {
             if got == 0 || got > limit {
                 let mut expected = format!("1 to {limit}");
-                if option == "--max-context" && got > 0 {
+                if option == "--context" && got > 0 {
                     expected += &format!(", the model's `{}`", arch.keys.max_positions);
                 }
-                return Err(ModelError::BadOption {
-                    option,
-                    got: got.to_string(),
-                    expected,
-                });
+                return Err(ModelError::BadOption { option, got: got.to_string(), expected });
             }
         }
         Ok(())
@@ -87,11 +79,9 @@ impl LoadOptions {
 }
 
 impl Precision {
-    /// INT4 with the group size that fits each layer.
-    pub const INT4: Self = Self::Int4 {
-        group: None,
-        symmetric: true,
-    };
+    /// INT4 with the largest group size that fits each layer, with offsets: at the same bits they
+    /// cost less accuracy than smaller groups without (docs/reference/accuracy.md).
+    pub const INT4: Self = Self::Int4 { group: None, symmetric: false };
 
     /// How linear layers read their input.
     #[must_use]
@@ -102,11 +92,7 @@ impl Precision {
     /// The scheme of a layer, if its group divides K and is a multiple of 4.
     pub(crate) fn checked_scheme(&self, linear: &StoredLinear) -> Result<QuantScheme, ModelError> {
         let scheme = self.scheme_for(linear.role, linear.k);
-        let WeightFormat::Int4 {
-            group: Group::Of(size),
-            ..
-        } = scheme.weight
-        else {
+        let WeightFormat::Int4 { group: Group::Of(size), .. } = scheme.weight else {
             return Ok(scheme);
         };
         if linear.k.is_multiple_of(size) && size.is_multiple_of(4) {
@@ -118,9 +104,9 @@ impl Precision {
             group: size,
             way_out: match fitting_group(linear.k) {
                 Some(group) => {
-                    format!("--precision int4-g{group}, or int4 for the best of each layer")
+                    format!("--dtype int4-g{group}, or int4 for the best of each layer")
                 }
-                None => "--precision int4, which stores such layers in int8".to_owned(),
+                None => "--dtype int4, which stores such layers in int8".to_owned(),
             },
         })
     }

@@ -37,7 +37,7 @@ pub struct MemoryPlan {
 /// The linear layers that share a scheme.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SchemeShare {
-    /// The scheme, such as `int4-g64`.
+    /// The scheme, such as `int4-g64-sym`.
     pub scheme: String,
     /// How many layers.
     pub layers: usize,
@@ -120,36 +120,22 @@ impl MemoryPlan {
         // Each option with the options that a smaller value of it makes.
         type Change = fn(LoadOptions, usize) -> LoadOptions;
         let counts: [(&str, usize, Change); 4] = [
-            ("--max-context", self.max_context, |options, value| {
-                LoadOptions {
-                    max_context: Some(value),
-                    ..options
-                }
+            ("--context", self.max_context, |options, value| LoadOptions {
+                max_context: Some(value),
+                ..options
             }),
-            (
-                "--max-sequences",
-                options.max_sequences,
-                |options, value| LoadOptions {
-                    max_sequences: value,
-                    ..options
-                },
-            ),
-            (
-                "--max-batch-tokens",
-                options.max_batch_tokens,
-                |options, value| LoadOptions {
-                    max_batch_tokens: value,
-                    ..options
-                },
-            ),
-            (
-                "--max-logit-rows",
-                options.max_logit_rows,
-                |options, value| LoadOptions {
-                    max_logit_rows: value,
-                    ..options
-                },
-            ),
+            ("--batch", options.max_sequences, |options, value| LoadOptions {
+                max_sequences: value,
+                ..options
+            }),
+            ("--max-batch-tokens", options.max_batch_tokens, |options, value| LoadOptions {
+                max_batch_tokens: value,
+                ..options
+            }),
+            ("--max-logit-rows", options.max_logit_rows, |options, value| LoadOptions {
+                max_logit_rows: value,
+                ..options
+            }),
         ];
         let mut ways = Vec::new();
         for (option, upper, change) in counts {
@@ -158,18 +144,10 @@ impl MemoryPlan {
         }
         let smaller = [Precision::Bf16, Precision::Int8, Precision::INT4]
             .into_iter()
-            .find(|&precision| {
-                fits(LoadOptions {
-                    precision,
-                    ..options.clone()
-                })
-            });
-        ways.extend(smaller.map(|precision| format!("--precision {precision}")));
+            .find(|&precision| fits(LoadOptions { precision, ..options.clone() }));
+        ways.extend(smaller.map(|precision| format!("--dtype {precision}")));
         let way_out = if ways.is_empty() {
-            format!(
-                "the whole needs {}; allow that much with --memory",
-                in_units(self.total())
-            )
+            format!("the whole needs {}; allow that much with --memory", in_units(self.total()))
         } else {
             format!("use {}", ways.join(" or "))
         };
@@ -182,12 +160,7 @@ impl MemoryPlan {
         for (what, needed) in parts {
             if needed > left {
                 let (needed, left) = (in_units(needed), in_units(left));
-                return Err(ModelError::OverBudget {
-                    what,
-                    needed,
-                    left,
-                    way_out,
-                });
+                return Err(ModelError::OverBudget { what, needed, left, way_out });
             }
             left -= needed;
         }
@@ -217,11 +190,7 @@ fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, Mo
                 share.layers += count;
                 share.bytes += bytes;
             }
-            None => shares.push(SchemeShare {
-                scheme,
-                layers: count,
-                bytes,
-            }),
+            None => shares.push(SchemeShare { scheme, layers: count, bytes }),
         }
         Ok::<(), ModelError>(())
     };
@@ -265,10 +234,7 @@ impl ArchSpec {
             hidden: self.sizes.hidden as u64,
             qkv: ((shape.heads + 2 * shape.kv_heads) * shape.head_dim) as u64,
             attended: (shape.heads * shape.head_dim) as u64,
-            inner: self
-                .feed_forward
-                .kind
-                .input_columns(self.sizes.feed_forward) as u64,
+            inner: self.feed_forward.kind.input_columns(self.sizes.feed_forward) as u64,
             activated: self.sizes.feed_forward as u64,
             logits: self.sizes.vocabulary as u64,
         }
@@ -277,21 +243,14 @@ impl ArchSpec {
 
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schemes: Vec<String> = self
-            .schemes
-            .iter()
-            .map(|s| format!("{} × {}", s.layers, s.scheme))
-            .collect();
+        let schemes: Vec<String> =
+            self.schemes.iter().map(|s| format!("{} × {}", s.layers, s.scheme)).collect();
         let blocks = format!("{} blocks of {} tokens", self.num_blocks, self.block_tokens);
         let rows = [
             ("weights", self.weights_bytes, schemes.join(", ")),
             ("KV cache", self.kv_bytes, blocks),
             ("workspace", self.workspace_bytes, String::new()),
-            (
-                "rotary table",
-                self.rope_bytes,
-                format!("{} positions", self.max_context),
-            ),
+            ("rotary table", self.rope_bytes, format!("{} positions", self.max_context)),
             ("total", self.total(), String::new()),
         ];
         for (i, (what, bytes, note)) in rows.into_iter().enumerate() {
@@ -346,7 +305,7 @@ impl LoadOptions {
         if layout.blocks > u32::MAX as usize || !addressable {
             let most = (u32::MAX as usize).min(isize::MAX as usize / layout.block_bytes());
             return Err(ModelError::BadOption {
-                option: "--max-sequences",
+                option: "--batch",
                 got: self.max_sequences.to_string(),
                 expected: format!(
                     "at most {} of {} tokens",

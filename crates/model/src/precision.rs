@@ -30,7 +30,7 @@ pub enum LinearRole {
 /// let int4: Precision = "int4".parse()?;
 /// assert_eq!(int4.scheme_for(LinearRole::Qkv, 576).to_string(), "int4-g64");
 /// assert_eq!(int4.scheme_for(LinearRole::Head, 576).to_string(), "int8");
-/// assert_eq!("int4-g32-asym".parse::<Precision>()?.to_string(), "int4-g32-asym");
+/// assert_eq!("int4-g32".parse::<Precision>()?.to_string(), "int4-g32");
 /// # Ok::<(), bantam_model::UnknownPrecision>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -65,31 +65,18 @@ impl Precision {
             (Self::Int8, _) | (Self::Int4 { .. }, LinearRole::Embedding | LinearRole::Head) => {
                 QuantScheme::INT8
             }
-            (
-                Self::Int4 {
-                    group: Some(group),
-                    symmetric,
-                },
-                _,
-            ) => QuantScheme::int4(group, symmetric),
-            (
-                Self::Int4 {
-                    group: None,
-                    symmetric,
-                },
-                _,
-            ) => fitting_group(k).map_or(QuantScheme::INT8, |group| {
+            (Self::Int4 { group: Some(group), symmetric }, _) => {
                 QuantScheme::int4(group, symmetric)
-            }),
+            }
+            (Self::Int4 { group: None, symmetric }, _) => fitting_group(k)
+                .map_or(QuantScheme::INT8, |group| QuantScheme::int4(group, symmetric)),
         }
     }
 }
 
 /// The largest usual group size that divides `k`.
 pub(crate) fn fitting_group(k: usize) -> Option<usize> {
-    GROUP_SIZES
-        .into_iter()
-        .find(|group| k.is_multiple_of(*group))
+    GROUP_SIZES.into_iter().find(|group| k.is_multiple_of(*group))
 }
 
 /// Bytes of a weight `[N, K]` stored in `scheme`: what
@@ -122,7 +109,7 @@ impl fmt::Display for Precision {
                 if let Some(group) = group {
                     write!(f, "-g{group}")?;
                 }
-                f.write_str(if *symmetric { "" } else { "-asym" })
+                f.write_str(if *symmetric { "-sym" } else { "" })
             }
         }
     }
@@ -131,8 +118,8 @@ impl fmt::Display for Precision {
 /// A word that is not a precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown precision `{0}`; use f32, bf16, int8 or int4, the last with a group size or offsets \
-     as int4-g64, int4-asym, int4-g32-asym"
+    "unknown number format `{0}`; use f32, bf16, int8 or int4, the last with a group size or without \
+     offsets as int4-g64, int4-sym, int4-g32-sym"
 )]
 pub struct UnknownPrecision(String);
 
@@ -148,24 +135,16 @@ impl FromStr for Precision {
             Some("int8") => Self::Int8,
             Some("int4") => {
                 let size = parts.next_if(|part| part.starts_with('g'));
-                let group = size
-                    .map(|part| part[1..].parse().map_err(|_| unknown()))
-                    .transpose()?;
+                let group =
+                    size.map(|part| part[1..].parse().map_err(|_| unknown())).transpose()?;
                 if group.is_some_and(|group: usize| group == 0 || !group.is_multiple_of(4)) {
                     return Err(unknown());
                 }
-                Self::Int4 {
-                    group,
-                    symmetric: parts.next_if_eq(&"asym").is_none(),
-                }
+                Self::Int4 { group, symmetric: parts.next_if_eq(&"sym").is_some() }
             }
             _ => return Err(unknown()),
         };
-        if parts.next().is_some() {
-            Err(unknown())
-        } else {
-            Ok(precision)
-        }
+        if parts.next().is_some() { Err(unknown()) } else { Ok(precision) }
     }
 }
 
@@ -194,15 +173,7 @@ mod tests {
 
     #[test]
     fn words_survive_a_round_trip_and_others_are_refused() {
-        for word in [
-            "f32",
-            "bf16",
-            "int8",
-            "int4",
-            "int4-g64",
-            "int4-asym",
-            "int4-g32-asym",
-        ] {
+        for word in ["f32", "bf16", "int8", "int4", "int4-g64", "int4-sym", "int4-g32-sym"] {
             assert_eq!(word.parse::<Precision>().unwrap().to_string(), word);
         }
         for word in [
@@ -210,10 +181,11 @@ mod tests {
             "fp8",
             "int4-",
             "int4-g0",
-            "int4-g6",
+            "int4-g6-sym",
             "int4-g",
             "int8-g64",
-            "int4-asym-g32",
+            "int4-sym-g32",
+            "int4-asym",
         ] {
             let error = word.parse::<Precision>().unwrap_err().to_string();
             assert!(error.contains("use f32, bf16, int8 or int4"), "{error}");
@@ -222,16 +194,9 @@ mod tests {
 
     #[test]
     fn groups_fit_the_input_size() {
-        let int4 = Precision::Int4 {
-            group: None,
-            symmetric: true,
-        };
-        let schemes = [
-            (1536, "int4-g128"),
-            (576, "int4-g64"),
-            (48, "int4-g16"),
-            (36, "int8"),
-        ];
+        let int4 = Precision::Int4 { group: None, symmetric: true };
+        let schemes =
+            [(1536, "int4-g128-sym"), (576, "int4-g64-sym"), (48, "int4-g16-sym"), (36, "int8")];
         for (k, scheme) in schemes {
             assert_eq!(int4.scheme_for(LinearRole::Qkv, k).to_string(), scheme);
         }

@@ -81,22 +81,12 @@ impl RopeScaling {
         };
         let some_context = |original: usize| {
             let key = "original_max_position_embeddings";
-            check(
-                key,
-                original > 0,
-                original.to_string(),
-                "a number of tokens",
-            )
+            check(key, original > 0, original.to_string(), "a number of tokens")
         };
         match self {
             Self::None => Ok(()),
             Self::Linear { factor } | Self::Dynamic { factor } => at_least_one(f64::from(*factor)),
-            Self::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original,
-            } => {
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 at_least_one(f64::from(*factor))?;
                 some_context(*original)?;
                 let (low, high) = (*low_freq_factor, *high_freq_factor);
@@ -113,12 +103,7 @@ impl RopeScaling {
                 check("beta_fast", ok, fast.to_string(), &expected)?;
                 let scale = yarn.attention_factor;
                 let ok = scale.is_finite() && scale > 0.0;
-                check(
-                    "attention_factor",
-                    ok,
-                    scale.to_string(),
-                    "a number above 0",
-                )
+                check("attention_factor", ok, scale.to_string(), "a number above 0")
             }
             Self::Divisors(divisors) => {
                 let ok = divisors.len() == rotary_dim / 2
@@ -132,11 +117,7 @@ impl RopeScaling {
 
     /// The factor on cosines and sines.
     fn attention_factor(&self) -> f32 {
-        if let Self::Yarn(yarn) = self {
-            yarn.attention_factor
-        } else {
-            1.0
-        }
+        if let Self::Yarn(yarn) = self { yarn.attention_factor } else { 1.0 }
     }
 }
 
@@ -161,16 +142,10 @@ impl Rotary {
         match &self.scaling {
             RopeScaling::None | RopeScaling::Dynamic { .. } => bases.map(f32::recip).collect(),
             RopeScaling::Linear { factor } => bases.map(|base| base.recip() / factor).collect(),
-            RopeScaling::Divisors(divisors) => bases
-                .zip(divisors)
-                .map(|(base, divisor)| base.recip() / divisor)
-                .collect(),
-            &RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original,
-            } => {
+            RopeScaling::Divisors(divisors) => {
+                bases.zip(divisors).map(|(base, divisor)| base.recip() / divisor).collect()
+            }
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 let original = original as f32;
                 let stretch = |frequency: f32| {
                     let wavelength = 2.0 * PI as f32 / frequency;
@@ -212,12 +187,7 @@ impl Rotary {
                 sin.push(angle.sin() as f32 * scale);
             }
         }
-        Rope {
-            rotary_dim: self.rotary_dim,
-            pairs: self.pairs,
-            cos,
-            sin,
-        }
+        Rope { rotary_dim: self.rotary_dim, pairs: self.pairs, cos, sin }
     }
 
     /// Bytes of such a table.

@@ -41,12 +41,7 @@ pub struct StoredPart {
 
 impl StoredPart {
     fn whole(module: String, rows: usize, rows_from: String) -> Self {
-        Self {
-            module,
-            rows,
-            taken: std::iter::once(0..rows).collect(),
-            rows_from,
-        }
+        Self { module, rows, taken: std::iter::once(0..rows).collect(), rows_from }
     }
 }
 
@@ -74,11 +69,7 @@ impl ArchSpec {
         let attended = self.attention.heads * self.attention.head_dim;
         let from_hidden = cite(self.keys.hidden, hidden);
         let one = |name: &str, rows| {
-            vec![StoredPart::whole(
-                in_layer(name, layer),
-                rows,
-                from_hidden.clone(),
-            )]
+            vec![StoredPart::whole(in_layer(name, layer), rows, from_hidden.clone())]
         };
         let inner = self.sizes.feed_forward;
         let inner_columns = self.feed_forward.kind.input_columns(inner);
@@ -124,12 +115,7 @@ impl ArchSpec {
         let from_kv_heads = format!("{} × {from_head_dim}", cite(self.keys.kv_heads, kv_heads));
         let fused = |name: &str, taken| {
             let rows_from = format!("{from_heads} and {from_kv_heads}");
-            vec![StoredPart {
-                module: in_layer(name, layer),
-                rows: n,
-                taken,
-                rows_from,
-            }]
+            vec![StoredPart { module: in_layer(name, layer), rows: n, taken, rows_from }]
         };
         let parts = match self.names.qkv {
             QkvNames::Separate([q, k, v]) => [
@@ -148,20 +134,12 @@ impl ArchSpec {
                     first..first + count * dim
                 };
                 let of_each = |i, count| (0..kv_heads).map(move |g| stored(g, i, count));
-                let taken = of_each(0, group)
-                    .chain(of_each(group, 1))
-                    .chain(of_each(group + 1, 1));
+                let taken = of_each(0, group).chain(of_each(group, 1)).chain(of_each(group + 1, 1));
                 fused(name, taken.collect())
             }
         };
         let bias = shape.qkv_bias;
-        StoredLinear {
-            role: LinearRole::Qkv,
-            n,
-            k: self.sizes.hidden,
-            bias,
-            parts,
-        }
+        StoredLinear { role: LinearRole::Qkv, n, k: self.sizes.hidden, bias, parts }
     }
 
     /// The embedding table, `[V, C]`.
@@ -180,13 +158,7 @@ impl ArchSpec {
     fn table(&self, role: LinearRole, module: &str, bias: bool) -> StoredLinear {
         let rows = self.sizes.vocabulary;
         let part = StoredPart::whole(module.to_owned(), rows, cite(self.keys.vocabulary, rows));
-        StoredLinear {
-            role,
-            n: rows,
-            k: self.sizes.hidden,
-            bias,
-            parts: vec![part],
-        }
+        StoredLinear { role, n: rows, k: self.sizes.hidden, bias, parts: vec![part] }
     }
 
     /// Whether feed-forward has a norm of its own.
@@ -203,11 +175,7 @@ impl ArchSpec {
         if self.attention.head_norm {
             let dim = self.attention.head_dim;
             vectors.extend(self.names.head_norms.iter().map(|name| {
-                (
-                    weight_of(&in_layer(name, layer)),
-                    dim,
-                    cite(self.keys.head_dim, dim),
-                )
+                (weight_of(&in_layer(name, layer)), dim, cite(self.keys.head_dim, dim))
             }));
         }
         vectors
@@ -217,9 +185,7 @@ impl ArchSpec {
         let keys = cite(self.keys.hidden, self.sizes.hidden);
         let vector = |name| (name, self.sizes.hidden, keys.clone());
         let bias = self.norm.bias.then(|| vector(bias_of(module)));
-        std::iter::once(vector(weight_of(module)))
-            .chain(bias)
-            .collect()
+        std::iter::once(vector(weight_of(module))).chain(bias).collect()
     }
 
     /// Every tensor that the network reads.
@@ -229,9 +195,7 @@ impl ArchSpec {
         let mut add_linear = |linear: &StoredLinear| {
             let input = match linear.role {
                 LinearRole::AttentionOut => {
-                    let AttentionSpec {
-                        heads, head_dim, ..
-                    } = self.attention;
+                    let AttentionSpec { heads, head_dim, .. } = self.attention;
                     let heads = cite(self.keys.heads, heads);
                     format!("{heads} × {}", cite(self.keys.head_dim, head_dim))
                 }
@@ -244,11 +208,7 @@ impl ArchSpec {
                 needed.push(NeededTensor { name, shape, keys });
                 if linear.bias {
                     let (name, keys) = (bias_of(&part.module), part.rows_from.clone());
-                    needed.push(NeededTensor {
-                        name,
-                        shape: vec![part.rows],
-                        keys,
-                    });
+                    needed.push(NeededTensor { name, shape: vec![part.rows], keys });
                 }
             }
         };
@@ -259,15 +219,10 @@ impl ArchSpec {
         if let Some(head) = self.untied_head() {
             add_linear(&head);
         }
-        let mut vectors: Vec<_> = (0..self.sizes.layers)
-            .flat_map(|layer| self.layer_vectors(layer))
-            .collect();
+        let mut vectors: Vec<_> =
+            (0..self.sizes.layers).flat_map(|layer| self.layer_vectors(layer)).collect();
         vectors.extend(self.norm_vectors(self.names.final_norm));
-        let shaped = |(name, length, keys)| NeededTensor {
-            name,
-            shape: vec![length],
-            keys,
-        };
+        let shaped = |(name, length, keys)| NeededTensor { name, shape: vec![length], keys };
         needed.extend(vectors.into_iter().map(shaped));
         needed
     }
@@ -276,21 +231,17 @@ impl ArchSpec {
     pub(crate) fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
         let needed = self.needed_tensors();
         for tensor in &needed {
-            let found = checkpoint
-                .tensor(&tensor.name)
-                .map_err(|error| match error {
-                    CheckpointError::UnknownTensor {
-                        path,
-                        name,
-                        nearest,
-                    } => ModelError::MissingTensor {
+            let found = checkpoint.tensor(&tensor.name).map_err(|error| match error {
+                CheckpointError::UnknownTensor { path, name, nearest } => {
+                    ModelError::MissingTensor {
                         file: path.display().to_string(),
                         tensor: name,
                         expected: tensor.shape.clone(),
                         nearest: nearest.join(", "),
-                    },
-                    other => other.into(),
-                })?;
+                    }
+                }
+                other => other.into(),
+            })?;
             if found.shape != tensor.shape {
                 return Err(ModelError::TensorShape {
                     file: found.file().display().to_string(),
@@ -309,17 +260,8 @@ impl ArchSpec {
         let unread: Vec<&str> = checkpoint
             .tensors()
             .map(|tensor| tensor.name)
-            .filter(|name| {
-                read.binary_search_by(|known| known.as_str().cmp(name))
-                    .is_err()
-            })
-            .filter(|name| {
-                !self
-                    .names
-                    .ignorable
-                    .iter()
-                    .any(|ending| name.ends_with(ending))
-            })
+            .filter(|name| read.binary_search_by(|known| known.as_str().cmp(name)).is_err())
+            .filter(|name| !self.names.ignorable.iter().any(|ending| name.ends_with(ending)))
             .collect();
         if unread.is_empty() {
             return Ok(());

@@ -17,13 +17,7 @@ const MAX_CONTEXT: usize = 64;
 
 fn precisions() -> [Precision; 5] {
     let int4 = |group, symmetric| Precision::Int4 { group, symmetric };
-    [
-        Precision::F32,
-        Precision::Bf16,
-        Precision::Int8,
-        int4(None, true),
-        int4(Some(16), false),
-    ]
+    [Precision::F32, Precision::Bf16, Precision::Int8, int4(None, true), int4(Some(16), false)]
 }
 
 fn decoder<B: Backend>(backend: B, name: &str, precision: Precision) -> Decoder<B> {
@@ -45,9 +39,7 @@ fn sequences<B: Backend>(decoder: &Decoder<B>, random: &mut Random) -> Vec<Seque
     let vocabulary = decoder.arch().sizes.vocabulary;
     let sequence = |blocks: &[u32]| {
         let tokens = 1 + random.below(MAX_TOKENS);
-        let tokens: Vec<u32> = (0..tokens)
-            .map(|_| random.below(vocabulary) as u32)
-            .collect();
+        let tokens: Vec<u32> = (0..tokens).map(|_| random.below(vocabulary) as u32).collect();
         Sequence::new(&tokens, blocks.to_vec())
     };
     blocks.chunks_exact(each).map(sequence).collect()
@@ -96,21 +88,12 @@ fn check<B: Backend>(decoder: &mut Decoder<B>, seed: u64) {
     let moved: Vec<Sequence> = {
         let blocks = sequences(decoder, &mut random);
         let pairs = batch.iter().zip(blocks);
-        pairs
-            .map(|(s, other)| Sequence::new(&s.tokens, other.blocks))
-            .collect()
+        pairs.map(|(s, other)| Sequence::new(&s.tokens, other.blocks)).collect()
     };
     let moved = run(decoder, &moved, |left| left);
     let name = decoder.backend().describe();
-    for (other, how) in [
-        (mixed, "mixed in random chunks"),
-        (moved, "mixed, in other blocks"),
-    ] {
-        assert!(
-            other == alone,
-            "{name}, {}, {how}, seed {seed}",
-            decoder.options().precision
-        );
+    for (other, how) in [(mixed, "mixed in random chunks"), (moved, "mixed, in other blocks")] {
+        assert!(other == alone, "{name}, {}, {how}, seed {seed}", decoder.options().precision);
     }
 }
 

@@ -35,11 +35,7 @@ fn windows_follow_the_rules_of_each_family() {
         ("qwen2", sliding, vec![None, Some(8)]),
         ("qwen2", off, vec![None, None]),
         ("qwen3", listed, vec![Some(8), None]),
-        (
-            "mistral",
-            json!({"sliding_window": 5}),
-            vec![Some(5), Some(5)],
-        ),
+        ("mistral", json!({"sliding_window": 5}), vec![Some(5), Some(5)]),
         ("mistral", json!({"sliding_window": null}), vec![None, None]),
         ("llama-gqa", json!({"sliding_window": 5}), vec![None, None]),
     ];
@@ -67,12 +63,7 @@ fn missing_keys_take_the_defaults_of_transformers() {
 
 #[test]
 fn both_forms_of_rotary_parameters_mean_the_same() {
-    for base in [
-        "llama3-rope",
-        "llama-yarn",
-        "llama-linear-rope",
-        "llama-gqa",
-    ] {
+    for base in ["llama3-rope", "llama-yarn", "llama-linear-rope", "llama-gqa"] {
         let old = describe(base, json!({}));
         let config = read_json(&data(&format!("tiny/{base}/config.json")));
         let mut parameters = match &config["rope_scaling"] {
@@ -91,13 +82,8 @@ fn yarn_extends_the_longest_context() {
     let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128});
     let arch = describe("qwen2", json!({"rope_scaling": yarn}));
     assert_eq!(arch.sizes.max_positions, 512);
-    let RopeScaling::Yarn(yarn) = &rotary(&arch).scaling else {
-        panic!("{arch:?}")
-    };
-    assert!(
-        (yarn.attention_factor - 1.138_629_4).abs() < 1e-6,
-        "{yarn:?}"
-    ); // 0.1·ln 4 + 1
+    let RopeScaling::Yarn(yarn) = &rotary(&arch).scaling else { panic!("{arch:?}") };
+    assert!((yarn.attention_factor - 1.138_629_4).abs() < 1e-6, "{yarn:?}"); // 0.1·ln 4 + 1
 }
 
 #[test]
@@ -105,28 +91,14 @@ fn divisors_of_gguf_files_do_what_the_llama3_rule_does() {
     let path = data("tiny/llama3-rope");
     let arch = describe("llama3-rope", json!({}));
     let stretched = rotary(&arch).frequencies();
-    let plain = bantam_model::Rotary {
-        scaling: RopeScaling::None,
-        ..rotary(&arch).clone()
-    };
-    let divisors: Vec<f32> = plain
-        .frequencies()
-        .iter()
-        .zip(&stretched)
-        .map(|(a, b)| a / b)
-        .collect();
-    assert!(
-        divisors.contains(&1.0) && divisors.contains(&8.0),
-        "{divisors:?}"
-    );
+    let plain = bantam_model::Rotary { scaling: RopeScaling::None, ..rotary(&arch).clone() };
+    let divisors: Vec<f32> =
+        plain.frequencies().iter().zip(&stretched).map(|(a, b)| a / b).collect();
+    assert!(divisors.contains(&1.0) && divisors.contains(&8.0), "{divisors:?}");
 
     let mut files = Files::read(&path);
     files.config["rope_scaling"] = Value::Null;
-    files.tensors.push((
-        "rope_freqs.weight".to_owned(),
-        vec![divisors.len()],
-        divisors.clone(),
-    ));
+    files.tensors.push(("rope_freqs.weight".to_owned(), vec![divisors.len()], divisors.clone()));
     let options = LoadOptions {
         precision: Precision::F32,
         max_batch_tokens: 64,
@@ -143,23 +115,12 @@ fn divisors_of_gguf_files_do_what_the_llama3_rule_does() {
     }
 
     let refused = |files: &Files, name: &str, word: &str| {
-        let message = load(Reference, &files.write(name), &options)
-            .err()
-            .unwrap()
-            .to_string();
+        let message = load(Reference, &files.write(name), &options).err().unwrap().to_string();
         assert!(message.contains(word), "{message}");
     };
     files.tensor("rope_freqs.weight").1 = vec![divisors.len() - 1];
     files.tensor("rope_freqs.weight").2.pop();
-    refused(
-        &files,
-        "rope_divisors_short",
-        "8 positive numbers in rope_freqs.weight",
-    );
+    refused(&files, "rope_divisors_short", "8 positive numbers in rope_freqs.weight");
     files.config["rope_scaling"] = json!({"rope_type": "linear", "factor": 2.0});
-    refused(
-        &files,
-        "rope_divisors_twice",
-        "none beside the tensor rope_freqs.weight",
-    );
+    refused(&files, "rope_divisors_twice", "none beside the tensor rope_freqs.weight");
 }

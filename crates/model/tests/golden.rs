@@ -22,26 +22,15 @@ fn cases() -> Vec<(std::path::PathBuf, std::path::PathBuf)> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             cases.push((path.clone(), path.join("golden.json")));
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "gguf")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "gguf") {
             let own = path.with_extension("golden.json");
-            let golden = if own.exists() {
-                own
-            } else {
-                path.with_extension("").join("golden.json")
-            };
+            let golden =
+                if own.exists() { own } else { path.with_extension("").join("golden.json") };
             cases.push((path, golden));
         }
     }
     cases.sort();
-    assert!(
-        cases.len() >= 16,
-        "{} cases in {}",
-        cases.len(),
-        tiny.display()
-    );
+    assert!(cases.len() >= 16, "{} cases in {}", cases.len(), tiny.display());
     cases
 }
 
@@ -71,9 +60,8 @@ fn check_case<B: Backend>(backend: B, path: &Path, golden: &Path) {
     chunks.extend([1; 5]);
     for chunks in [vec![prompt.len()], chunks, vec![1; prompt.len()]] {
         let logits = logits_in_chunks(&mut decoder, &prompt, &blocks, &chunks);
-        for (&position, want) in positions
-            .iter()
-            .zip(want.chunks_exact(decoder.arch().sizes.vocabulary))
+        for (&position, want) in
+            positions.iter().zip(want.chunks_exact(decoder.arch().sizes.vocabulary))
         {
             let difference = max_difference(&logits[position as usize], want);
             assert!(

@@ -12,45 +12,19 @@ use common::{data, load};
 #[test]
 fn planned_bytes_are_held_bytes() {
     let int4 = |group, symmetric| Precision::Int4 { group, symmetric };
-    let precisions = [
-        Precision::F32,
-        Precision::Bf16,
-        Precision::Int8,
-        Precision::INT4,
-        int4(Some(4), false),
-    ];
-    for name in [
-        "llama-attention-bias",
-        "llama-odd-dimensions",
-        "qwen2",
-        "qwen3",
-        "mistral",
-    ] {
+    let precisions =
+        [Precision::F32, Precision::Bf16, Precision::Int8, Precision::INT4, int4(Some(4), false)];
+    for name in ["llama-attention-bias", "llama-odd-dimensions", "qwen2", "qwen3", "mistral"] {
         for precision in precisions {
             let kv_format = (precision == Precision::Int8).then_some(KvFormat::F32);
-            let options = LoadOptions {
-                precision,
-                max_sequences: 3,
-                kv_format,
-                ..Default::default()
-            };
+            let options =
+                LoadOptions { precision, max_sequences: 3, kv_format, ..Default::default() };
             let decoder = load(Reference, &data(&format!("tiny/{name}")), &options).unwrap();
             let plan = decoder.plan();
-            assert_eq!(
-                plan.weights_bytes,
-                decoder.weight_bytes(),
-                "{name} {precision}"
-            );
-            assert_eq!(
-                plan.kv_bytes,
-                decoder.kv_layout().bytes() as u64,
-                "{name} {precision}"
-            );
+            assert_eq!(plan.weights_bytes, decoder.weight_bytes(), "{name} {precision}");
+            assert_eq!(plan.kv_bytes, decoder.kv_layout().bytes() as u64, "{name} {precision}");
             let context = decoder.arch().sizes.max_positions;
-            assert_eq!(
-                plan.num_blocks,
-                3 * context.div_ceil(Reference.block_tokens())
-            );
+            assert_eq!(plan.num_blocks, 3 * context.div_ceil(Reference.block_tokens()));
             let want = match (precision, kv_format) {
                 (_, Some(format)) => format,
                 (Precision::F32, None) => KvFormat::F32,
@@ -64,10 +38,7 @@ fn planned_bytes_are_held_bytes() {
 #[test]
 fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
     let path = data("tiny/llama-gqa");
-    let mut options = LoadOptions {
-        max_sequences: 4,
-        ..Default::default()
-    };
+    let mut options = LoadOptions { max_sequences: 4, ..Default::default() };
     let total = load(Reference, &path, &options).unwrap().plan().total();
     options.memory_budget = Some(total);
     assert!(load(Reference, &path, &options).is_ok());
@@ -75,18 +46,15 @@ fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
     let message = load(Reference, &path, &options).err().unwrap().to_string();
     // Every way out that the message names must work, and one more than it must not.
     let number_after = |flag: &str| -> usize {
-        let rest = message
-            .split(flag)
-            .nth(1)
-            .unwrap_or_else(|| panic!("no {flag} in {message}"));
+        let rest = message.split(flag).nth(1).unwrap_or_else(|| panic!("no {flag} in {message}"));
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
     type Set = fn(&mut LoadOptions, usize);
     let ways: [(&str, Set); 3] = [
-        ("--max-context ", |options, value| {
+        ("--context ", |options, value| {
             options.max_context = Some(value);
         }),
-        ("--max-sequences ", |options, value| {
+        ("--batch ", |options, value| {
             options.max_sequences = value;
         }),
         ("--max-batch-tokens ", |options, value| {
@@ -108,23 +76,14 @@ fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
 
 #[test]
 fn the_table_lines_up_and_adds_up() {
-    let options = LoadOptions {
-        precision: Precision::INT4,
-        ..Default::default()
-    };
+    let options = LoadOptions { precision: Precision::INT4, ..Default::default() };
     let decoder = load(Reference, &data("tiny/llama-odd-dimensions"), &options).unwrap();
     let table = decoder.plan().to_string();
     // K = 36 and 52 fit no group size: all layers are INT8, and the plan says so.
-    assert!(
-        table.lines().next().unwrap().ends_with("9 × int8"),
-        "{table}"
-    );
+    assert!(table.lines().next().unwrap().ends_with("9 × int8"), "{table}");
     let units: Vec<usize> = table.lines().map(|line| line.find("iB").unwrap()).collect();
     assert!(units.iter().all(|&at| at == units[0]), "{table}");
-    assert!(
-        table.lines().last().unwrap().starts_with("total"),
-        "{table}"
-    );
+    assert!(table.lines().last().unwrap().starts_with("total"), "{table}");
 }
 
 #[test]

@@ -37,119 +37,41 @@ fn configurations() {
             ("model_type", json!("mamba")),
             vec!["config.json", "`mamba`", "llama, mistral, qwen2, qwen3"],
         ),
-        (
-            ("model_type", Value::Null),
-            vec!["config.json", "`model_type` is missing"],
-        ),
-        (
-            ("model_type", json!(3)),
-            vec!["`model_type` is 3", "a string"],
-        ),
-        (
-            ("hidden_size", Value::Null),
-            vec!["config.json", "`hidden_size` is missing", "llama"],
-        ),
-        (
-            ("rms_norm_eps", Value::Null),
-            vec!["`rms_norm_eps` is missing"],
-        ),
-        (
-            ("hidden_size", json!("32")),
-            vec!["`hidden_size` is \"32\"", "a whole number"],
-        ),
-        (
-            ("hidden_size", json!(-32)),
-            vec!["`hidden_size` is -32", "a whole number"],
-        ),
-        (
-            ("hidden_size", json!(1.5)),
-            vec!["`hidden_size` is 1.5", "a whole number"],
-        ),
-        (
-            ("hidden_size", json!(1u64 << 40)),
-            vec!["`hidden_size`", "1 to 1048576"],
-        ),
-        (
-            ("hidden_size", json!(0)),
-            vec!["`hidden_size` is 0", "1 to"],
-        ),
-        (
-            ("num_attention_heads", json!(0)),
-            vec!["`num_attention_heads` is 0", "1 to"],
-        ),
-        (
-            ("num_attention_heads", json!(u64::MAX)),
-            vec!["`num_attention_heads`"],
-        ),
-        (
-            ("num_key_value_heads", json!(0)),
-            vec!["`num_key_value_heads` is 0", "1 to"],
-        ),
-        (
-            ("num_key_value_heads", json!(3)),
-            vec!["is 3", "divisor of `num_attention_heads`, 4"],
-        ),
-        (
-            ("num_hidden_layers", json!(1u64 << 50)),
-            vec!["`num_hidden_layers`", "1 to 4096"],
-        ),
-        (
-            ("vocab_size", json!(1u64 << 30)),
-            vec!["`vocab_size`", "1 to"],
-        ),
-        (
-            ("max_position_embeddings", json!(0)),
-            vec!["`max_position_embeddings` is 0"],
-        ),
+        (("model_type", Value::Null), vec!["config.json", "`model_type` is missing"]),
+        (("model_type", json!(3)), vec!["`model_type` is 3", "a string"]),
+        (("hidden_size", Value::Null), vec!["config.json", "`hidden_size` is missing", "llama"]),
+        (("rms_norm_eps", Value::Null), vec!["`rms_norm_eps` is missing"]),
+        (("hidden_size", json!("32")), vec!["`hidden_size` is \"32\"", "a whole number"]),
+        (("hidden_size", json!(-32)), vec!["`hidden_size` is -32", "a whole number"]),
+        (("hidden_size", json!(1.5)), vec!["`hidden_size` is 1.5", "a whole number"]),
+        (("hidden_size", json!(1u64 << 40)), vec!["`hidden_size`", "1 to 1048576"]),
+        (("hidden_size", json!(0)), vec!["`hidden_size` is 0", "1 to"]),
+        (("num_attention_heads", json!(0)), vec!["`num_attention_heads` is 0", "1 to"]),
+        (("num_attention_heads", json!(u64::MAX)), vec!["`num_attention_heads`"]),
+        (("num_key_value_heads", json!(0)), vec!["`num_key_value_heads` is 0", "1 to"]),
+        (("num_key_value_heads", json!(3)), vec!["is 3", "divisor of `num_attention_heads`, 4"]),
+        (("num_hidden_layers", json!(1u64 << 50)), vec!["`num_hidden_layers`", "1 to 4096"]),
+        (("vocab_size", json!(1u64 << 30)), vec!["`vocab_size`", "1 to"]),
+        (("max_position_embeddings", json!(0)), vec!["`max_position_embeddings` is 0"]),
         (("head_dim", json!(7)), vec!["head_dim", "7", "even"]),
-        (
-            ("rms_norm_eps", json!(0.0)),
-            vec!["`rms_norm_eps` is 0", "positive"],
-        ),
+        (("rms_norm_eps", json!(0.0)), vec!["`rms_norm_eps` is 0", "positive"]),
         (("rope_theta", json!(-1.0)), vec!["`rope_theta` is -1"]),
-        (
-            ("hidden_act", json!("relu6")),
-            vec!["`hidden_act` is `relu6`", "silu"],
-        ),
-        (
-            ("attention_bias", json!("yes")),
-            vec!["`attention_bias` is \"yes\"", "true or false"],
-        ),
-        (
-            ("rope_scaling", json!([1, 2])),
-            vec!["`rope_scaling` is a list of 2", "an object"],
-        ),
-        (
-            ("rope_scaling", json!({"factor": 2})),
-            vec!["`rope_scaling.rope_type` is missing"],
-        ),
+        (("hidden_act", json!("relu6")), vec!["`hidden_act` is `relu6`", "silu"]),
+        (("attention_bias", json!("yes")), vec!["`attention_bias` is \"yes\"", "true or false"]),
+        (("rope_scaling", json!([1, 2])), vec!["`rope_scaling` is a list of 2", "an object"]),
+        (("rope_scaling", json!({"factor": 2})), vec!["`rope_scaling.rope_type` is missing"]),
         (
             ("rope_scaling", json!({"type": "longrope"})),
-            vec![
-                "`rope_scaling.type` is `longrope`",
-                "linear, dynamic, llama3 or yarn",
-            ],
+            vec!["`rope_scaling.type` is `longrope`", "linear, dynamic, llama3 or yarn"],
         ),
         (
             ("rope_scaling", json!({"rope_type": "linear"})),
             vec!["`rope_scaling.factor` is missing"],
         ),
-        (
-            ("rope_scaling", llama3),
-            vec!["high_freq_factor", "above `low_freq_factor`, 4"],
-        ),
-        (
-            yarn("factor", json!(0.5)),
-            vec!["`rope_scaling.factor` is 0.5", "from 1"],
-        ),
-        (
-            yarn("beta_fast", json!(0.1)),
-            vec!["beta_fast", "at least `beta_slow`, 1"],
-        ),
-        (
-            yarn("attention_factor", json!(-1.0)),
-            vec!["attention_factor", "above 0"],
-        ),
+        (("rope_scaling", llama3), vec!["high_freq_factor", "above `low_freq_factor`, 4"]),
+        (yarn("factor", json!(0.5)), vec!["`rope_scaling.factor` is 0.5", "from 1"]),
+        (yarn("beta_fast", json!(0.1)), vec!["beta_fast", "at least `beta_slow`, 1"]),
+        (yarn("attention_factor", json!(-1.0)), vec!["attention_factor", "above 0"]),
         (
             ("quantization_config", json!({"quant_method": "awq"})),
             vec!["quantization_config", "`awq`", "GGUF"],
@@ -158,10 +80,7 @@ fn configurations() {
     for ((key, value), words) in cases {
         let mut config = config();
         config[key] = value;
-        assert_says(
-            &ArchSpec::from_config(&config).unwrap_err().to_string(),
-            &words,
-        );
+        assert_says(&ArchSpec::from_config(&config).unwrap_err().to_string(), &words);
     }
     let not_an_object = ArchSpec::from_config(&json!([])).unwrap_err().to_string();
     assert_says(&not_an_object, &["config.json", "a list of 0", "an object"]);
@@ -169,21 +88,12 @@ fn configurations() {
     indivisible["head_dim"] = Value::Null;
     indivisible["hidden_size"] = json!(34);
     let message = ArchSpec::from_config(&indivisible).unwrap_err().to_string();
-    assert_says(
-        &message,
-        &[
-            "`hidden_size` is 34",
-            "multiple of `num_attention_heads`, 4",
-        ],
-    );
+    assert_says(&message, &["`hidden_size` is 34", "multiple of `num_attention_heads`, 4"]);
 }
 
 #[test]
 fn files() {
-    let f32_options = LoadOptions {
-        precision: Precision::F32,
-        ..Default::default()
-    };
+    let f32_options = LoadOptions { precision: Precision::F32, ..Default::default() };
     type Spoil = fn(&mut Files);
     let cases: [(&str, Spoil, &[&str]); 10] = [
         (
@@ -204,12 +114,7 @@ fn files() {
         (
             "extra",
             |files| {
-                files.add(
-                    "model.layers.0.mlp.gate.weight",
-                    &[2],
-                    1.0,
-                    &mut common::Random(1),
-                );
+                files.add("model.layers.0.mlp.gate.weight", &[2], 1.0, &mut common::Random(1));
             },
             &["1 tensors", "model.layers.0.mlp.gate.weight", "`llama`"],
         ),
@@ -221,22 +126,12 @@ fn files() {
         (
             "wrong_heads",
             |files| files.config["num_key_value_heads"] = json!(4),
-            &[
-                "k_proj.weight",
-                "[16, 32]",
-                "[32, 32]",
-                "`num_key_value_heads` 4 × `head_dim` 8",
-            ],
+            &["k_proj.weight", "[16, 32]", "[32, 32]", "`num_key_value_heads` 4 × `head_dim` 8"],
         ),
         (
             "wrong_inner",
             |files| files.config["intermediate_size"] = json!(128),
-            &[
-                "gate_proj.weight",
-                "[64, 32]",
-                "[128, 32]",
-                "`intermediate_size` 128",
-            ],
+            &["gate_proj.weight", "[64, 32]", "[128, 32]", "`intermediate_size` 128"],
         ),
         (
             "flat",
@@ -246,11 +141,7 @@ fn files() {
         (
             "nan",
             |files| files.tensor("model.layers.1.mlp.up_proj.weight").2[3 * 32 + 5] = f32::NAN,
-            &[
-                "model.safetensors",
-                "model.layers.1.mlp.up_proj.weight",
-                "[3, 5] is NaN",
-            ],
+            &["model.safetensors", "model.layers.1.mlp.up_proj.weight", "[3, 5] is NaN"],
         ),
         (
             "infinite_norm",
@@ -262,25 +153,16 @@ fn files() {
             |files| {
                 let (_, shape, mut values) = files.tensor("model.embed_tokens.weight").clone();
                 values[5 * 32] += 1.0;
-                files
-                    .tensors
-                    .push(("lm_head.weight".to_owned(), shape, values));
+                files.tensors.push(("lm_head.weight".to_owned(), shape, values));
             },
-            &[
-                "lm_head.weight",
-                "row 5",
-                "`tie_word_embeddings`",
-                "set it to false",
-            ],
+            &["lm_head.weight", "row 5", "`tie_word_embeddings`", "set it to false"],
         ),
     ];
     for (name, spoil, words) in cases {
         let mut files = Files::read(&data("tiny/llama-gqa"));
         spoil(&mut files);
         let path = files.write(&format!("refusal_{name}"));
-        let error = load(Reference, &path, &f32_options)
-            .err()
-            .unwrap_or_else(|| panic!("{name}"));
+        let error = load(Reference, &path, &f32_options).err().unwrap_or_else(|| panic!("{name}"));
         assert_says(&error.to_string(), words);
     }
 }
@@ -289,85 +171,33 @@ fn files() {
 fn harmless_extra_tensors_are_accepted() {
     let mut files = Files::read(&data("tiny/llama-gqa"));
     let (_, shape, values) = files.tensor("model.embed_tokens.weight").clone();
-    files
-        .tensors
-        .push(("lm_head.weight".to_owned(), shape, values));
+    files.tensors.push(("lm_head.weight".to_owned(), shape, values));
     let mut random = common::Random(1);
-    files.add(
-        "model.layers.0.self_attn.rotary_emb.inv_freq",
-        &[4],
-        1.0,
-        &mut random,
-    );
+    files.add("model.layers.0.self_attn.rotary_emb.inv_freq", &[4], 1.0, &mut random);
     let path = files.write("harmless");
     assert!(load(Reference, &path, &LoadOptions::default()).is_ok());
 }
 
 #[test]
 fn options() {
-    let int4 = |group| Precision::Int4 {
-        group: Some(group),
-        symmetric: true,
-    };
+    let int4 = |group| Precision::Int4 { group: Some(group), symmetric: true };
     let base = LoadOptions::default();
     let cases: [(LoadOptions, &[&str]); 11] = [
         (
-            LoadOptions {
-                max_context: Some(129),
-                ..base.clone()
-            },
-            &[
-                "--max-context is 129",
-                "1 to 128",
-                "`max_position_embeddings`",
-            ],
+            LoadOptions { max_context: Some(129), ..base.clone() },
+            &["--context is 129", "1 to 128", "`max_position_embeddings`"],
+        ),
+        (LoadOptions { max_context: Some(0), ..base.clone() }, &["--context is 0", "1 to 128"]),
+        (LoadOptions { max_batch_tokens: 0, ..base.clone() }, &["--max-batch-tokens is 0", "1 to"]),
+        (LoadOptions { max_sequences: 0, ..base.clone() }, &["--batch is 0", "1 to"]),
+        (LoadOptions { max_logit_rows: 1 << 30, ..base.clone() }, &["--max-logit-rows", "1 to"]),
+        (
+            LoadOptions { precision: int4(64), ..base.clone() },
+            &["q_proj", "input size 32", "groups of 64", "--dtype int4-g32-sym"],
         ),
         (
-            LoadOptions {
-                max_context: Some(0),
-                ..base.clone()
-            },
-            &["--max-context is 0", "1 to 128"],
-        ),
-        (
-            LoadOptions {
-                max_batch_tokens: 0,
-                ..base.clone()
-            },
-            &["--max-batch-tokens is 0", "1 to"],
-        ),
-        (
-            LoadOptions {
-                max_sequences: 0,
-                ..base.clone()
-            },
-            &["--max-sequences is 0", "1 to"],
-        ),
-        (
-            LoadOptions {
-                max_logit_rows: 1 << 30,
-                ..base.clone()
-            },
-            &["--max-logit-rows", "1 to"],
-        ),
-        (
-            LoadOptions {
-                precision: int4(64),
-                ..base.clone()
-            },
-            &[
-                "q_proj",
-                "input size 32",
-                "groups of 64",
-                "--precision int4-g32",
-            ],
-        ),
-        (
-            LoadOptions {
-                precision: int4(0),
-                ..base.clone()
-            },
-            &["q_proj", "groups of 0", "--precision int4-g32"],
+            LoadOptions { precision: int4(0), ..base.clone() },
+            &["q_proj", "groups of 0", "--dtype int4-g32-sym"],
         ),
         (
             // 16 tokens × 2 layers × 2 × 2 heads × 8 × 2 bytes = 2 KiB a block, 8 blocks a sequence.
@@ -377,12 +207,7 @@ fn options() {
                 memory_budget: Some(150_000),
                 ..base.clone()
             },
-            &[
-                "KV cache needs 128.0 KiB",
-                "budget leaves",
-                "--max-context ",
-                "--max-sequences ",
-            ],
+            &["KV cache needs 128.0 KiB", "budget leaves", "--context ", "--batch "],
         ),
         (
             LoadOptions {
@@ -391,33 +216,20 @@ fn options() {
                 max_context: Some(16),
                 ..base.clone()
             },
-            &[
-                "weights need ",
-                "budget leaves 48.8 KiB",
-                "--precision int8",
-            ],
+            &["weights need ", "budget leaves 48.8 KiB", "--dtype int8"],
         ),
         (
-            LoadOptions {
-                memory_budget: Some(100_000),
-                ..base.clone()
-            },
+            LoadOptions { memory_budget: Some(100_000), ..base.clone() },
             &["workspace needs", "--max-batch-tokens "],
         ),
         (
-            LoadOptions {
-                memory_budget: Some(10),
-                ..base
-            },
+            LoadOptions { memory_budget: Some(10), ..base },
             &["weights need ", "budget leaves 10 B", "--memory"],
         ),
     ];
     for (options, words) in cases {
         let error = load(Reference, &data("tiny/llama-gqa"), &options).err();
-        assert_says(
-            &error.unwrap_or_else(|| panic!("{options:?}")).to_string(),
-            words,
-        );
+        assert_says(&error.unwrap_or_else(|| panic!("{options:?}")).to_string(), words);
     }
 }
 
@@ -445,100 +257,38 @@ fn batches() {
     };
     let cases: Vec<(Batch, Vec<&str>)> = vec![
         (Batch::default(), vec!["tokens is 0", "1 or more"]),
-        (
-            batch(&[1, 288], 0, &[0]),
-            vec!["token id of row 1 is 288", "below", "288"],
-        ),
-        (
-            batch(&[1], 40, &[0, 1, 2]),
-            vec!["context", "is 41", "at most 40", "--max-context 41"],
-        ),
-        (
-            batch(&[1], 500, &[0; 40]),
-            vec!["context", "is 501", "at most 40"],
-        ),
-        (
-            batch(&[1; 9], 0, &[0]),
-            vec!["tokens is 9", "at most 8", "--max-batch-tokens 9"],
-        ),
-        (
-            batch(&[1], 16, &[0]),
-            vec!["blocks of span 0 is 1", "2 for 17 tokens"],
-        ),
-        (
-            batch(&[1], 0, &[]),
-            vec!["blocks of span 0 is 0", "1 for 1 tokens"],
-        ),
-        (
-            batch(&[1], 0, &[6]),
-            vec!["block id of span 0 is 6", "below 6"],
-        ),
+        (batch(&[1, 288], 0, &[0]), vec!["token id of row 1 is 288", "below", "288"]),
+        (batch(&[1], 40, &[0, 1, 2]), vec!["context", "is 41", "at most 40", "--context 41"]),
+        (batch(&[1], 500, &[0; 40]), vec!["context", "is 501", "at most 40"]),
+        (batch(&[1; 9], 0, &[0]), vec!["tokens is 9", "at most 8", "--max-batch-tokens 9"]),
+        (batch(&[1], 16, &[0]), vec!["blocks of span 0 is 1", "2 for 17 tokens"]),
+        (batch(&[1], 0, &[]), vec!["blocks of span 0 is 0", "1 for 1 tokens"]),
+        (batch(&[1], 0, &[6]), vec!["block id of span 0 is 6", "below 6"]),
         (
             with(&|batch| {
                 batch.push(&[1], 0, &[1]).unwrap();
                 batch.push(&[1], 0, &[2]).unwrap();
             }),
-            vec!["spans is 3", "at most 2", "--max-sequences 3"],
+            vec!["spans is 3", "at most 2", "--batch 3"],
         ),
-        (
-            with(&|batch| batch.want_all_logits()),
-            vec!["logit rows is 3", "--max-logit-rows 3"],
-        ),
-        (
-            with(&|batch| batch.logit_rows = vec![3]),
-            vec!["logit row is 3", "below 3"],
-        ),
-        (
-            with(&|batch| batch.logit_rows = vec![1, 1]),
-            vec!["logit row is 1", "above", "1"],
-        ),
-        (
-            with(&|batch| batch.positions[1] = 7),
-            vec!["position of row 1 is 7", "expected 1"],
-        ),
-        (
-            with(&|batch| batch.positions.truncate(2)),
-            vec!["positions is 2", "3"],
-        ),
-        (
-            with(&|batch| batch.spans[0].rows = 1..3),
-            vec!["first row of span 0 is 1", "0"],
-        ),
-        (
-            with(&|batch| batch.spans[0].rows = 0..4),
-            vec!["end of rows of span 0 is 4", "3"],
-        ),
-        (
-            with(&|batch| batch.spans[0].rows = 0..2),
-            vec!["rows in spans is 2", "all 3 tokens"],
-        ),
-        (
-            with(&|batch| batch.spans.clear()),
-            vec!["rows in spans is 0", "all 3 tokens"],
-        ),
-        (
-            with(&|batch| batch.spans[0].blocks = 0..2),
-            vec!["block table of span 0 is 2", "1"],
-        ),
-        (
-            with(&|batch| batch.spans[0].start = usize::MAX),
-            vec!["context of span 0"],
-        ),
+        (with(&|batch| batch.want_all_logits()), vec!["logit rows is 3", "--max-logit-rows 3"]),
+        (with(&|batch| batch.logit_rows = vec![3]), vec!["logit row is 3", "below 3"]),
+        (with(&|batch| batch.logit_rows = vec![1, 1]), vec!["logit row is 1", "above", "1"]),
+        (with(&|batch| batch.positions[1] = 7), vec!["position of row 1 is 7", "expected 1"]),
+        (with(&|batch| batch.positions.truncate(2)), vec!["positions is 2", "3"]),
+        (with(&|batch| batch.spans[0].rows = 1..3), vec!["first row of span 0 is 1", "0"]),
+        (with(&|batch| batch.spans[0].rows = 0..4), vec!["end of rows of span 0 is 4", "3"]),
+        (with(&|batch| batch.spans[0].rows = 0..2), vec!["rows in spans is 2", "all 3 tokens"]),
+        (with(&|batch| batch.spans.clear()), vec!["rows in spans is 0", "all 3 tokens"]),
+        (with(&|batch| batch.spans[0].blocks = 0..2), vec!["block table of span 0 is 2", "1"]),
+        (with(&|batch| batch.spans[0].start = usize::MAX), vec!["context of span 0"]),
     ];
     for (batch, words) in cases {
         let error = decoder.forward(&batch).expect_err(&format!("{batch:?}"));
         assert_says(&error.to_string(), &words);
     }
-    assert_eq!(
-        decoder.forward(&batch(&[1, 2], 0, &[5])).unwrap().len(),
-        288
-    );
-    assert!(
-        decoder
-            .forward(&with(&|batch| batch.logit_rows.clear()))
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(decoder.forward(&batch(&[1, 2], 0, &[5])).unwrap().len(), 288);
+    assert!(decoder.forward(&with(&|batch| batch.logit_rows.clear())).unwrap().is_empty());
 }
 
 #[test]
@@ -546,10 +296,7 @@ fn parts_that_are_described_but_not_executed() {
     let base = ArchSpec::from_config(&config()).unwrap();
     type Change = fn(&mut ArchSpec);
     let cases: [(Change, &str); 4] = [
-        (
-            |arch| arch.positions = bantam_model::Positions::Learned,
-            "learned position embedding",
-        ),
+        (|arch| arch.positions = bantam_model::Positions::Learned, "learned position embedding"),
         (|arch| arch.attention.clip = Some(8.0), "clip_qkv"),
         (|arch| arch.norm.bias = true, "a bias in an RMS norm"),
         (|arch| arch.head.normalised = true, "a tied head"),
@@ -558,10 +305,7 @@ fn parts_that_are_described_but_not_executed() {
     for (change, part) in cases {
         let mut arch = base.clone();
         change(&mut arch);
-        assert_says(
-            &arch.validate().unwrap_err().to_string(),
-            &[part, "not executed yet"],
-        );
+        assert_says(&arch.validate().unwrap_err().to_string(), &[part, "not executed yet"]);
         let options = LoadOptions::default();
         assert!(Decoder::load_as(arch, Reference, &checkpoint, &options, &|_| {}).is_err());
     }

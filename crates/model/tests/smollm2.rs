@@ -42,14 +42,8 @@ fn logits_and_greedy_tokens_are_those_of_transformers() {
             .zip(&logits)
             .map(|(&next, row)| log_sum_exp(row) - f64::from(row[next as usize]))
             .sum();
-        let (got, want) = (
-            nll / (tokens.len() - 1) as f64,
-            prompt["mean_nll"].as_f64().unwrap(),
-        );
-        assert!(
-            (got - want).abs() < 1e-4,
-            "mean loss {got}, transformers {want}"
-        );
+        let (got, want) = (nll / (tokens.len() - 1) as f64, prompt["mean_nll"].as_f64().unwrap());
+        assert!((got - want).abs() < 1e-4, "mean loss {got}, transformers {want}");
 
         let want = ids(&prompt["greedy"]);
         assert_eq!(greedy(&mut decoder, &tokens, &blocks, want.len()), want);
@@ -59,10 +53,8 @@ fn logits_and_greedy_tokens_are_those_of_transformers() {
 fn check_position(want: &Value, probes: &[u32], logits: &[Vec<f32>]) {
     let position = want["position"].as_u64().unwrap() as usize;
     let row = &logits[position];
-    for (some, values) in [
-        (probes.to_vec(), "probe_logits"),
-        (ids(&want["top_ids"]), "top_logits"),
-    ] {
+    for (some, values) in [(probes.to_vec(), "probe_logits"), (ids(&want["top_ids"]), "top_logits")]
+    {
         for (id, value) in some.into_iter().zip(numbers::<f32>(&want[values])) {
             let got = row[id as usize];
             assert!(
@@ -72,18 +64,10 @@ fn check_position(want: &Value, probes: &[u32], logits: &[Vec<f32>]) {
         }
     }
     let difference = log_sum_exp(row) - want["logsumexp"].as_f64().unwrap();
-    assert!(
-        difference.abs() <= f64::from(TOLERANCE),
-        "position {position}: {difference}"
-    );
+    assert!(difference.abs() <= f64::from(TOLERANCE), "position {position}: {difference}");
 }
 
 fn log_sum_exp(row: &[f32]) -> f64 {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    f64::from(max)
-        + row
-            .iter()
-            .map(|&v| f64::from(v - max).exp())
-            .sum::<f64>()
-            .ln()
+    f64::from(max) + row.iter().map(|&v| f64::from(v - max).exp()).sum::<f64>().ln()
 }

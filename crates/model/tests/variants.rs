@@ -33,18 +33,12 @@ const PLAIN_NAMES: TensorNames = TensorNames {
     ignorable: &[],
 };
 static SEPARATE: TensorNames = PLAIN_NAMES;
-static STACKED: TensorNames = TensorNames {
-    qkv: QkvNames::Stacked("h.{layer}.qkv"),
-    ..PLAIN_NAMES
-};
-static GROUPED: TensorNames = TensorNames {
-    qkv: QkvNames::Grouped("h.{layer}.qkv"),
-    ..PLAIN_NAMES
-};
-static STACKED_GATED: TensorNames = TensorNames {
-    feed_forward_in: &["h.{layer}.gate_up"],
-    ..STACKED
-};
+static STACKED: TensorNames =
+    TensorNames { qkv: QkvNames::Stacked("h.{layer}.qkv"), ..PLAIN_NAMES };
+static GROUPED: TensorNames =
+    TensorNames { qkv: QkvNames::Grouped("h.{layer}.qkv"), ..PLAIN_NAMES };
+static STACKED_GATED: TensorNames =
+    TensorNames { feed_forward_in: &["h.{layer}.gate_up"], ..STACKED };
 
 fn keys() -> &'static ConfigKeys {
     base().keys
@@ -61,39 +55,20 @@ fn base() -> ArchSpec {
 }
 
 fn rotary(rotary_dim: usize, pairs: RotaryPairs) -> Positions {
-    Positions::Rotary(Rotary {
-        rotary_dim,
-        pairs,
-        theta: 1e4,
-        scaling: RopeScaling::None,
-    })
+    Positions::Rotary(Rotary { rotary_dim, pairs, theta: 1e4, scaling: RopeScaling::None })
 }
 
 /// Falcon, MPT, GPT-J and Baichuan2 in miniature, and what else can be said.
 fn variants() -> Vec<(&'static str, ArchSpec)> {
-    let layer_norm = |bias| NormSpec {
-        kind: NormKind::Layer,
-        eps: 1e-5,
-        bias,
-    };
-    let plain = |activation, bias| FeedForwardSpec {
-        kind: FeedForward::Plain(activation),
-        bias,
-    };
-    let untied = HeadSpec {
-        tied: false,
-        normalised: false,
-        bias: false,
-    };
+    let layer_norm = |bias| NormSpec { kind: NormKind::Layer, eps: 1e-5, bias };
+    let plain = |activation, bias| FeedForwardSpec { kind: FeedForward::Plain(activation), bias };
+    let untied = HeadSpec { tied: false, normalised: false, bias: false };
     let mut gptj = ArchSpec {
         norm: layer_norm(true),
         positions: rotary(4, RotaryPairs::Interleaved),
         feed_forward: plain(Activation::GeluTanh, true),
         residual: Residual::Parallel { shared_norm: true },
-        head: HeadSpec {
-            bias: true,
-            ..untied
-        },
+        head: HeadSpec { bias: true, ..untied },
         names: &SEPARATE,
         keys: keys(),
         ..base()
@@ -115,28 +90,19 @@ fn variants() -> Vec<(&'static str, ArchSpec)> {
         norm: layer_norm(false),
         positions: Positions::Alibi { max_bias: 8.0 },
         feed_forward: plain(Activation::Gelu, false),
-        head: HeadSpec {
-            tied: true,
-            ..untied
-        },
+        head: HeadSpec { tied: true, ..untied },
         names: &STACKED,
         ..base()
     };
     mpt.attention.scale = Some(0.3);
     let mut baichuan2 = ArchSpec {
         positions: Positions::Alibi { max_bias: 8.0 },
-        head: HeadSpec {
-            normalised: true,
-            ..untied
-        },
+        head: HeadSpec { normalised: true, ..untied },
         names: &STACKED_GATED,
         ..base()
     };
     baichuan2.attention.windows = vec![Some(5), None];
-    let mut head_norms = ArchSpec {
-        names: &STACKED_GATED,
-        ..base()
-    };
+    let mut head_norms = ArchSpec { names: &STACKED_GATED, ..base() };
     head_norms.attention.head_norm = true;
     head_norms.attention.windows = vec![None, Some(3)];
     head_norms.feed_forward.bias = true;
@@ -154,10 +120,7 @@ fn variants() -> Vec<(&'static str, ArchSpec)> {
 fn every_variant_gives_the_logits_of_a_dense_forward_pass() {
     for (name, arch) in variants() {
         let mut random = Random(11);
-        let mut files = Files {
-            config: serde_json::json!({}),
-            tensors: Vec::new(),
-        };
+        let mut files = Files { config: serde_json::json!({}), tensors: Vec::new() };
         for tensor in arch.needed_tensors() {
             let scale = if tensor.shape.len() == 2 { 0.3 } else { 1.0 };
             files.add(&tensor.name, &tensor.shape, scale, &mut random);
@@ -179,10 +142,7 @@ fn every_variant_gives_the_logits_of_a_dense_forward_pass() {
             for (position, (got, want)) in logits.iter().zip(&want).enumerate() {
                 let want: Vec<f32> = want.iter().map(|&v| v as f32).collect();
                 let difference = max_difference(got, &want);
-                assert!(
-                    difference < 1e-4,
-                    "{name}: position {position} off by {difference}"
-                );
+                assert!(difference < 1e-4, "{name}: position {position} off by {difference}");
             }
         }
     }
@@ -196,18 +156,12 @@ struct Dense<'a> {
 
 impl<'a> Dense<'a> {
     fn new(arch: &'a ArchSpec, files: &'a Files) -> Self {
-        let tensors = files
-            .tensors
-            .iter()
-            .map(|(n, _, v)| (n.as_str(), v.as_slice()))
-            .collect();
+        let tensors = files.tensors.iter().map(|(n, _, v)| (n.as_str(), v.as_slice())).collect();
         Self { arch, tensors }
     }
 
     fn vector(&self, name: &str) -> Option<Vec<f64>> {
-        self.tensors
-            .get(name)
-            .map(|values| values.iter().map(|&v| f64::from(v)).collect())
+        self.tensors.get(name).map(|values| values.iter().map(|&v| f64::from(v)).collect())
     }
 
     /// `x·Wᵀ + b`, the bias where there is one.
@@ -215,15 +169,12 @@ impl<'a> Dense<'a> {
         let weight = self.vector(&format!("{module}.weight")).unwrap();
         let bias = self.vector(&format!("{module}.bias"));
         let rows = weight.chunks_exact(x.len()).enumerate();
-        rows.map(|(n, row)| dot(row, x) + bias.as_ref().map_or(0.0, |b| b[n]))
-            .collect()
+        rows.map(|(n, row)| dot(row, x) + bias.as_ref().map_or(0.0, |b| b[n])).collect()
     }
 
     fn norm(&self, x: &[f64], module: &str) -> Vec<f64> {
         let weight = self.vector(&format!("{module}.weight")).unwrap();
-        let bias = self
-            .vector(&format!("{module}.bias"))
-            .unwrap_or(vec![0.0; weight.len()]);
+        let bias = self.vector(&format!("{module}.bias")).unwrap_or(vec![0.0; weight.len()]);
         let count = x.len() as f64;
         let mean = match self.arch.norm.kind {
             NormKind::Rms => 0.0,
@@ -232,10 +183,7 @@ impl<'a> Dense<'a> {
         let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
         let deviation = (variance + f64::from(self.arch.norm.eps)).sqrt();
         let scaled = x.iter().map(|v| (v - mean) / deviation);
-        scaled
-            .zip(weight.iter().zip(bias))
-            .map(|(v, (w, b))| v * w + b)
-            .collect()
+        scaled.zip(weight.iter().zip(bias)).map(|(v, (w, b))| v * w + b).collect()
     }
 
     /// Query, key and value heads of a token: H, G and G of `[D]`.
@@ -250,11 +198,7 @@ impl<'a> Dense<'a> {
             QkvNames::Stacked(name) => {
                 let all = split(&self.linear(x, &module(name, layer)));
                 let (keys, values) = (heads..heads + groups, heads + groups..heads + 2 * groups);
-                [
-                    all[..heads].to_vec(),
-                    all[keys].to_vec(),
-                    all[values].to_vec(),
-                ]
+                [all[..heads].to_vec(), all[keys].to_vec(), all[values].to_vec()]
             }
             QkvNames::Grouped(name) => {
                 let all = split(&self.linear(x, &module(name, layer)));
@@ -307,10 +251,7 @@ impl<'a> Dense<'a> {
             FeedForward::Plain(activation) => inner.iter().map(|&v| apply(activation, v)).collect(),
             FeedForward::Gated(activation) => {
                 let (gate, up) = inner.split_at(inner.len() / 2);
-                gate.iter()
-                    .zip(up)
-                    .map(|(&g, u)| apply(activation, g) * u)
-                    .collect()
+                gate.iter().zip(up).map(|(&g, u)| apply(activation, g) * u).collect()
             }
         };
         self.linear(&activated, &module(names.feed_forward_out, layer))
@@ -318,14 +259,9 @@ impl<'a> Dense<'a> {
 
     fn attention(&self, x: &Matrix, layer: usize) -> Matrix {
         let shape = &self.arch.attention;
-        let tokens: Vec<[Matrix; 3]> = x
-            .iter()
-            .enumerate()
-            .map(|(p, row)| self.heads(row, layer, p))
-            .collect();
-        let scale = shape
-            .scale
-            .map_or(1.0 / (shape.head_dim as f64).sqrt(), f64::from);
+        let tokens: Vec<[Matrix; 3]> =
+            x.iter().enumerate().map(|(p, row)| self.heads(row, layer, p)).collect();
+        let scale = shape.scale.map_or(1.0 / (shape.head_dim as f64).sqrt(), f64::from);
         let out = module(self.arch.names.attention_out, layer);
         (0..x.len())
             .map(|position| {
@@ -339,19 +275,13 @@ impl<'a> Dense<'a> {
                         .map(|other| {
                             let score = dot(&tokens[position][0][head], &tokens[other][1][group]);
                             let penalty = self.slope(head) * (position - other) as f64;
-                            if seen(other) {
-                                (score * scale - penalty).exp()
-                            } else {
-                                0.0
-                            }
+                            if seen(other) { (score * scale - penalty).exp() } else { 0.0 }
                         })
                         .collect();
                     let total: f64 = weights.iter().sum();
                     attended.extend((0..shape.head_dim).map(|d| {
                         let terms = weights.iter().zip(&tokens);
-                        terms
-                            .map(|(w, token)| w / total * token[2][group][d])
-                            .sum::<f64>()
+                        terms.map(|(w, token)| w / total * token[2][group][d]).sum::<f64>()
                     }));
                 }
                 self.linear(&attended, &out)
@@ -367,10 +297,7 @@ impl<'a> Dense<'a> {
                 return (1..=heads).map(|i| start.powi(i as i32)).collect();
             }
             let closest = heads.next_power_of_two() / 2;
-            let between = slopes(2 * closest)
-                .into_iter()
-                .step_by(2)
-                .take(heads - closest);
+            let between = slopes(2 * closest).into_iter().step_by(2).take(heads - closest);
             slopes(closest).into_iter().chain(between).collect()
         }
         match self.arch.positions {
@@ -382,15 +309,11 @@ impl<'a> Dense<'a> {
     fn logits(&self, tokens: &[u32]) -> Matrix {
         let (names, width) = (self.arch.names, self.arch.sizes.hidden);
         let table = self.vector(&format!("{}.weight", names.embedding)).unwrap();
-        let mut x: Matrix = tokens
-            .iter()
-            .map(|&id| table[id as usize * width..][..width].to_vec())
-            .collect();
+        let mut x: Matrix =
+            tokens.iter().map(|&id| table[id as usize * width..][..width].to_vec()).collect();
         for layer in 0..self.arch.sizes.layers {
             let normed = |x: &Matrix, name| -> Matrix {
-                x.iter()
-                    .map(|row| self.norm(row, &module(name, layer)))
-                    .collect()
+                x.iter().map(|row| self.norm(row, &module(name, layer))).collect()
             };
             let first = normed(&x, names.attention_norm);
             let attended = self.attention(&first, layer);
@@ -402,30 +325,19 @@ impl<'a> Dense<'a> {
                 Residual::Parallel { shared_norm: true } => first,
                 Residual::Parallel { shared_norm: false } => normed(&x, names.feed_forward_norm),
             };
-            let fed: Matrix = second
-                .iter()
-                .map(|row| self.feed_forward(row, layer))
-                .collect();
+            let fed: Matrix = second.iter().map(|row| self.feed_forward(row, layer)).collect();
             x = add(&x, &fed);
             if self.arch.residual != Residual::Sequential {
                 x = add(&x, &attended);
             }
         }
-        x.iter()
-            .map(|row| self.head(&self.norm(row, names.final_norm)))
-            .collect()
+        x.iter().map(|row| self.head(&self.norm(row, names.final_norm))).collect()
     }
 
     fn head(&self, x: &[f64]) -> Vec<f64> {
         let names = self.arch.names;
-        let mut logits = self.linear(
-            x,
-            if self.arch.head.tied {
-                names.embedding
-            } else {
-                names.head
-            },
-        );
+        let mut logits =
+            self.linear(x, if self.arch.head.tied { names.embedding } else { names.head });
         if self.arch.head.normalised {
             let weight = self.vector(&format!("{}.weight", names.head)).unwrap();
             for (logit, row) in logits.iter_mut().zip(weight.chunks_exact(x.len())) {
@@ -445,8 +357,5 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn add(a: &Matrix, b: &Matrix) -> Matrix {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect())
-        .collect()
+    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect()
 }

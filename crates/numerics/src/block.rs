@@ -185,9 +185,7 @@ fn decode_q4_1(block: &[u8], out: &mut [f32]) {
 
 fn decode_q5_0(block: &[u8], out: &mut [f32]) {
     let d = half_at(block, 0);
-    unpack_32(&block[6..], word_at(block, 2), out, |q| {
-        d * (q as f32 - 16.0)
-    });
+    unpack_32(&block[6..], word_at(block, 2), out, |q| d * (q as f32 - 16.0));
 }
 
 fn decode_q5_1(block: &[u8], out: &mut [f32]) {
@@ -234,10 +232,7 @@ fn six_bit_scale(packed: &[u8], j: usize) -> (u8, u8) {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
         let low = packed[j + 4];
-        (
-            (low & 0xF) | (packed[j - 4] >> 6) << 4,
-            (low >> 4) | (packed[j] >> 6) << 4,
-        )
+        ((low & 0xF) | (packed[j - 4] >> 6) << 4, (low >> 4) | (packed[j] >> 6) << 4)
     }
 }
 
@@ -325,10 +320,7 @@ mod tests {
         let mut block = half_bytes(2.0).to_vec();
         block.extend((0..32).map(|j| (j as i8 - 16).cast_unsigned()));
         let values = decode(BlockType::Q8_0, &block);
-        assert_eq!(
-            values,
-            (0..32).map(|j| 2.0 * (j as f32 - 16.0)).collect::<Vec<_>>()
-        );
+        assert_eq!(values, (0..32).map(|j| 2.0 * (j as f32 - 16.0)).collect::<Vec<_>>());
     }
 
     #[test]
@@ -343,11 +335,7 @@ mod tests {
             packed[j + 8] = (scales[j + 4] & 15) | (minima[j + 4] & 15) << 4;
         }
         for j in 0..8 {
-            assert_eq!(
-                six_bit_scale(&packed, j),
-                (scales[j], minima[j]),
-                "sub-block {j}"
-            );
+            assert_eq!(six_bit_scale(&packed, j), (scales[j], minima[j]), "sub-block {j}");
         }
     }
 
@@ -374,11 +362,7 @@ mod tests {
             let values = decode(block_type, bytes);
             for (i, (value, expected)) in values.iter().zip(expected.chunks_exact(4)).enumerate() {
                 let expected = word_at(expected, 0);
-                assert_eq!(
-                    value.to_bits(),
-                    expected,
-                    "{block_type} element {i}: {value}"
-                );
+                assert_eq!(value.to_bits(), expected, "{block_type} element {i}: {value}");
             }
         }
         assert!(rest.is_empty());

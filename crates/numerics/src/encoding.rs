@@ -201,9 +201,7 @@ mod tests {
         ];
         for (dtype, bytes) in ones {
             let mut value = [0.0];
-            Encoding::Scalar(dtype)
-                .decode(bytes, &mut value)
-                .expect("one scalar");
+            Encoding::Scalar(dtype).decode(bytes, &mut value).expect("one scalar");
             assert_eq!(value, [1.0], "{dtype}");
         }
     }
@@ -217,9 +215,7 @@ mod tests {
             (DType::I16, &(-3i16).to_le_bytes()),
             (DType::I8, &(-3i8).to_le_bytes()),
         ] {
-            Encoding::Scalar(dtype)
-                .decode(bytes, &mut value)
-                .expect("one scalar");
+            Encoding::Scalar(dtype).decode(bytes, &mut value).expect("one scalar");
             assert_eq!(value, [-3.0], "{dtype}");
         }
     }
@@ -227,10 +223,7 @@ mod tests {
     #[test]
     fn overflow_of_the_byte_count_is_none() {
         assert_eq!(Encoding::Scalar(DType::F32).bytes_for(usize::MAX), None);
-        assert_eq!(
-            Encoding::Block(BlockType::Q8_0).bytes_for(usize::MAX - 31),
-            None
-        );
+        assert_eq!(Encoding::Block(BlockType::Q8_0).bytes_for(usize::MAX - 31), None);
     }
 
     proptest! {

@@ -16,18 +16,8 @@ struct Format {
     nan: u8,
 }
 
-const E4M3: Format = Format {
-    mantissa_bits: 3,
-    bias: 7,
-    max: E4M3_MAX,
-    nan: 0x7f,
-};
-const E5M2: Format = Format {
-    mantissa_bits: 2,
-    bias: 15,
-    max: E5M2_MAX,
-    nan: 0x7f,
-};
+const E4M3: Format = Format { mantissa_bits: 3, bias: 7, max: E4M3_MAX, nan: 0x7f };
+const E5M2: Format = Format { mantissa_bits: 2, bias: 15, max: E5M2_MAX, nan: 0x7f };
 
 impl Format {
     fn decode_finite(&self, bits: u8) -> f32 {
@@ -40,11 +30,7 @@ impl Format {
         };
         let magnitude =
             significand as f32 * 2f32.powi(exponent - self.bias - self.mantissa_bits as i32);
-        if bits & 0x80 != 0 {
-            -magnitude
-        } else {
-            magnitude
-        }
+        if bits & 0x80 != 0 { -magnitude } else { magnitude }
     }
 
     fn encode(&self, value: f32) -> u8 {
@@ -74,11 +60,7 @@ impl Format {
 /// ```
 #[must_use]
 pub fn e4m3_to_f32(bits: u8) -> f32 {
-    if bits & 0x7f == 0x7f {
-        f32::NAN
-    } else {
-        E4M3.decode_finite(bits)
-    }
+    if bits & 0x7f == 0x7f { f32::NAN } else { E4M3.decode_finite(bits) }
 }
 
 /// The E4M3FN code nearest to `value`, ties to even, saturating at ±448.
@@ -135,10 +117,7 @@ mod tests {
         for bits in 0..=255u8 {
             let half = half::f16::from_bits(u16::from(bits) << 8).to_f32();
             let ours = e5m2_to_f32(bits);
-            assert!(
-                half == ours || (half.is_nan() && ours.is_nan()),
-                "{bits:#x}"
-            );
+            assert!(half == ours || (half.is_nan() && ours.is_nan()), "{bits:#x}");
         }
     }
 

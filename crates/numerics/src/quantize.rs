@@ -1,7 +1,8 @@
 //! Round-to-nearest quantization: the data-free way from f32 to any [`QuantScheme`].
 //!
 //! Source: the numerics of integer weight-only formats, as ModelOpt and GPTQ use them: symmetric
-//! `s = amax/(2^(b−1)−1)`, asymmetric `s = (max−min)/(2^b−1)` with zero inside the range.
+//! `s = amax/(2^(b−1)−1)`; asymmetric `s = (max−min)/(2^b−1)` with the group's minimum on the lowest
+//! level, as GGML's Q4_1.
 
 use crate::scheme::{Group, QuantScheme, WeightFormat};
 use crate::weight::{GroupAffine, PackedWeight, WeightData, pack_nibbles};
@@ -84,11 +85,7 @@ pub fn quantize(
         return Err(QuantizeError::Shape { got: w.len(), n, k });
     }
     if let Some(i) = w.iter().position(|v| !v.is_finite()) {
-        return Err(QuantizeError::NonFinite {
-            row: i / k,
-            column: i % k,
-            value: w[i],
-        });
+        return Err(QuantizeError::NonFinite { row: i / k, column: i % k, value: w[i] });
     }
     let data = match scheme.weight {
         WeightFormat::F32 => WeightData::F32(w.to_vec()),
@@ -114,17 +111,15 @@ struct Levels {
 }
 
 impl Levels {
-    const INT8: Self = Self {
-        min: -128.0,
-        max: 127.0,
-    };
-    const INT4: Self = Self {
-        min: -8.0,
-        max: 7.0,
-    };
+    const INT8: Self = Self { min: -128.0, max: 127.0 };
+    const INT4: Self = Self { min: -8.0, max: 7.0 };
 
+    /// To the nearest level, ties to even.
     fn round(self, value: f32) -> i8 {
-        value.round_ties_even().clamp(self.min, self.max) as i8
+        // Adding 1.5·2²³ leaves no bits for a fraction: rounding without a call, so that the loop
+        // over a group becomes vector code.
+        const NO_FRACTION: f32 = 12_582_912.0;
+        (value.clamp(self.min, self.max) + NO_FRACTION - NO_FRACTION) as i8
     }
 }
 
@@ -156,11 +151,7 @@ fn round_groups(
             Group::PerChannel => span,
             Group::Of(_) => storable(span),
         };
-        let offset = if symmetric {
-            0.0
-        } else {
-            storable(low - range.min * scale)
-        };
+        let offset = if symmetric { 0.0 } else { storable(low - range.min * scale) };
         let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
         levels.extend(values.iter().map(|&v| range.round((v - offset) * inverse)));
         scales.push(scale);
@@ -169,24 +160,13 @@ fn round_groups(
         }
     }
     let offsets = (!symmetric).then_some(offsets);
-    Ok((
-        levels,
-        GroupAffine {
-            group: size,
-            scales,
-            offsets,
-        },
-    ))
+    Ok((levels, GroupAffine { group: size, scales, offsets }))
 }
 
 /// A scale or offset as f16 stores it; outside f16's normal range it keeps its own value.
 fn storable(value: f32) -> f32 {
     let normal = f32::from(f16::MIN_POSITIVE)..=f32::from(f16::MAX);
-    if normal.contains(&value.abs()) {
-        f16::from_f32(value).to_f32()
-    } else {
-        value
-    }
+    if normal.contains(&value.abs()) { f16::from_f32(value).to_f32() } else { value }
 }
 
 #[cfg(test)]
@@ -234,6 +214,15 @@ mod tests {
             group.to_string(),
             "input size 96 is not divisible by the group size 64; use a group size of 32 or 16"
         );
+    }
+
+    #[test]
+    fn rounding_is_to_nearest_with_ties_to_even() {
+        for step in -1300..1300 {
+            let value = step as f32 / 8.0;
+            let want = value.round_ties_even().clamp(-128.0, 127.0) as i8;
+            assert_eq!(Levels::INT8.round(value), want, "{value}");
+        }
     }
 
     #[test]

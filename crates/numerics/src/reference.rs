@@ -33,9 +33,8 @@ pub fn linear(x: &[f32], weight: &PackedWeight, bias: Option<&[f32]>) -> Vec<f32
         .map(|n| {
             weight.decode_row(n, &mut row);
             let terms = row.iter().zip(x);
-            let sum: f64 = terms
-                .map(|(&w, &x)| f64::from(w) * f64::from(round_activation(x, format)))
-                .sum();
+            let sum: f64 =
+                terms.map(|(&w, &x)| f64::from(w) * f64::from(round_activation(x, format))).sum();
             (sum + bias.map_or(0.0, |b| f64::from(b[n]))) as f32
         })
         .collect()
@@ -46,10 +45,7 @@ pub fn linear(x: &[f32], weight: &PackedWeight, bias: Option<&[f32]>) -> Vec<f32
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let mean_square = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.len() as f64;
     let scale = (mean_square + f64::from(eps)).sqrt().recip();
-    x.iter()
-        .zip(weight)
-        .map(|(&v, &w)| (f64::from(v) * scale * f64::from(w)) as f32)
-        .collect()
+    x.iter().zip(weight).map(|(&v, &w)| (f64::from(v) * scale * f64::from(w)) as f32).collect()
 }
 
 /// Layer norm of one row: `(x − mean) / √(var + ε) · γ + β` (Ba et al. 2016).
@@ -128,11 +124,7 @@ pub fn attention(
         .iter()
         .enumerate()
         .map(|(i, key)| {
-            let dot: f64 = q
-                .iter()
-                .zip(*key)
-                .map(|(&a, &b)| f64::from(a) * f64::from(b))
-                .sum();
+            let dot: f64 = q.iter().zip(*key).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
             (dot * f64::from(scale)) as f32 + bias(i)
         })
         .collect();
@@ -140,9 +132,7 @@ pub fn attention(
     (0..q.len())
         .map(|d| {
             let terms = probabilities.iter().zip(values);
-            terms
-                .map(|(&p, v)| f64::from(p) * f64::from(v[d]))
-                .sum::<f64>() as f32
+            terms.map(|(&p, v)| f64::from(p) * f64::from(v[d])).sum::<f64>() as f32
         })
         .collect()
 }
@@ -204,11 +194,7 @@ mod tests {
     #[test]
     fn erf_matches_tabulated_values() {
         let table = [(0.0, 0.0), (0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9)];
-        let more = [
-            (2.0, 0.995_322_265_0),
-            (3.0, 0.999_977_909_5),
-            (-1.0, -0.842_700_792_9),
-        ];
+        let more = [(2.0, 0.995_322_265_0), (3.0, 0.999_977_909_5), (-1.0, -0.842_700_792_9)];
         for (x, want) in table.into_iter().chain(more) {
             assert!((erf(x) - want).abs() < 1e-9, "erf({x}) = {}", erf(x));
         }
@@ -227,12 +213,7 @@ mod tests {
         rotate(&mut head, &[0.0, 1.0], &[1.0, 0.0], RotaryPairs::HalfSplit);
         assert_eq!(head, [-3.0, 2.0, 1.0, 4.0]);
         let mut head = [1.0, 2.0, 3.0, 4.0];
-        rotate(
-            &mut head,
-            &[0.0, 1.0],
-            &[1.0, 0.0],
-            RotaryPairs::Interleaved,
-        );
+        rotate(&mut head, &[0.0, 1.0], &[1.0, 0.0], RotaryPairs::Interleaved);
         assert_eq!(head, [-2.0, 1.0, 3.0, 4.0]);
     }
 }

@@ -57,8 +57,8 @@ pub enum ActivationFormat {
 /// ```
 /// use bantam_numerics::QuantScheme;
 /// assert_eq!(QuantScheme::INT8.to_string(), "int8");
-/// assert_eq!(QuantScheme::int4(32, true).to_string(), "int4-g32");
-/// assert_eq!(QuantScheme::int4(64, false).to_string(), "int4-g64-asym");
+/// assert_eq!(QuantScheme::int4(32, true).to_string(), "int4-g32-sym");
+/// assert_eq!(QuantScheme::int4(64, false).to_string(), "int4-g64");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantScheme {
@@ -70,20 +70,12 @@ pub struct QuantScheme {
 
 impl QuantScheme {
     /// f32 weights and activations.
-    pub const F32: Self = Self {
-        weight: WeightFormat::F32,
-        activation: ActivationFormat::F32,
-    };
+    pub const F32: Self = Self { weight: WeightFormat::F32, activation: ActivationFormat::F32 };
     /// bf16 weights and activations, f32 accumulation.
-    pub const BF16: Self = Self {
-        weight: WeightFormat::BF16,
-        activation: ActivationFormat::BF16,
-    };
+    pub const BF16: Self = Self { weight: WeightFormat::BF16, activation: ActivationFormat::BF16 };
     /// INT8 weight-only, one scale per output channel, bf16 activations (W8A16).
     pub const INT8: Self = Self {
-        weight: WeightFormat::Int8 {
-            group: Group::PerChannel,
-        },
+        weight: WeightFormat::Int8 { group: Group::PerChannel },
         activation: ActivationFormat::BF16,
     };
 
@@ -91,10 +83,7 @@ impl QuantScheme {
     #[must_use]
     pub const fn int4(group: usize, symmetric: bool) -> Self {
         Self {
-            weight: WeightFormat::Int4 {
-                group: Group::Of(group),
-                symmetric,
-            },
+            weight: WeightFormat::Int4 { group: Group::Of(group), symmetric },
             activation: ActivationFormat::BF16,
         }
     }
@@ -102,18 +91,18 @@ impl QuantScheme {
 
 impl fmt::Display for QuantScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, group, symmetric) = match self.weight {
-            WeightFormat::F32 => ("f32", Group::PerChannel, true),
-            WeightFormat::BF16 => ("bf16", Group::PerChannel, true),
-            WeightFormat::Int8 { group } => ("int8", group, true),
-            WeightFormat::Int4 { group, symmetric } => ("int4", group, symmetric),
+        let (name, group) = match self.weight {
+            WeightFormat::F32 => ("f32", Group::PerChannel),
+            WeightFormat::BF16 => ("bf16", Group::PerChannel),
+            WeightFormat::Int8 { group } => ("int8", group),
+            WeightFormat::Int4 { group, .. } => ("int4", group),
         };
         f.write_str(name)?;
         if let Group::Of(size) = group {
             write!(f, "-g{size}")?;
         }
-        if !symmetric {
-            f.write_str("-asym")?;
+        if matches!(self.weight, WeightFormat::Int4 { symmetric: true, .. }) {
+            f.write_str("-sym")?;
         }
         Ok(())
     }

@@ -80,27 +80,17 @@ impl PackedWeight {
     #[must_use]
     pub fn scheme(&self) -> QuantScheme {
         let group = |affine: &GroupAffine| {
-            if affine.group == self.k {
-                Group::PerChannel
-            } else {
-                Group::Of(affine.group)
-            }
+            if affine.group == self.k { Group::PerChannel } else { Group::Of(affine.group) }
         };
         let weight = match &self.data {
             WeightData::F32(_) => return QuantScheme::F32,
             WeightData::BF16(_) => WeightFormat::BF16,
-            WeightData::Int8 { affine, .. } => WeightFormat::Int8 {
-                group: group(affine),
-            },
-            WeightData::Int4 { affine, .. } => WeightFormat::Int4 {
-                group: group(affine),
-                symmetric: affine.offsets.is_none(),
-            },
+            WeightData::Int8 { affine, .. } => WeightFormat::Int8 { group: group(affine) },
+            WeightData::Int4 { affine, .. } => {
+                WeightFormat::Int4 { group: group(affine), symmetric: affine.offsets.is_none() }
+            }
         };
-        QuantScheme {
-            weight,
-            activation: ActivationFormat::BF16,
-        }
+        QuantScheme { weight, activation: ActivationFormat::BF16 }
     }
 
     /// Size in bytes as stored: values, scales and offsets.
@@ -131,11 +121,7 @@ impl PackedWeight {
             WeightData::Int8 { levels, .. } => levels[n * self.k + k],
             WeightData::Int4 { nibbles, .. } => {
                 let byte = nibbles[n * self.k.div_ceil(2) + k / 2];
-                let nibble = if k.is_multiple_of(2) {
-                    byte & 0xf
-                } else {
-                    byte >> 4
-                };
+                let nibble = if k.is_multiple_of(2) { byte & 0xf } else { byte >> 4 };
                 nibble as i8 - NIBBLE_ZERO
             }
             WeightData::F32(_) | WeightData::BF16(_) => {
@@ -198,27 +184,15 @@ impl PackedWeight {
                 (WeightData::F32(a), WeightData::F32(b)) => a.extend(b),
                 (WeightData::BF16(a), WeightData::BF16(b)) => a.extend(b),
                 (
-                    WeightData::Int8 {
-                        levels: a,
-                        affine: s,
-                    },
-                    WeightData::Int8 {
-                        levels: b,
-                        affine: t,
-                    },
+                    WeightData::Int8 { levels: a, affine: s },
+                    WeightData::Int8 { levels: b, affine: t },
                 ) => {
                     a.extend(b);
                     s.extend(t);
                 }
                 (
-                    WeightData::Int4 {
-                        nibbles: a,
-                        affine: s,
-                    },
-                    WeightData::Int4 {
-                        nibbles: b,
-                        affine: t,
-                    },
+                    WeightData::Int4 { nibbles: a, affine: s },
+                    WeightData::Int4 { nibbles: b, affine: t },
                 ) => {
                     a.extend(b);
                     s.extend(t);

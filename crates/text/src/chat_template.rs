@@ -69,10 +69,7 @@ impl ChatTemplate {
             problem: error.to_string(),
         };
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(syntax_error)?);
         python::install(&mut environment);
         environment
@@ -117,9 +114,7 @@ impl ChatTemplate {
             documents => (),
         };
         let template = self.environment.get_template(NAME);
-        template
-            .and_then(|template| template.render(context))
-            .map_err(|error| self.failure(&error))
+        template.and_then(|template| template.render(context)).map_err(|error| self.failure(&error))
     }
 
     /// Tells a refusal of the template from a failure in it.
@@ -127,16 +122,11 @@ impl ChatTemplate {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(error) = cause {
             if let Some(raised) = error.downcast_ref::<RaisedByTemplate>() {
-                return TextError::ChatTemplateRefused {
-                    reason: raised.to_string(),
-                };
+                return TextError::ChatTemplateRefused { reason: raised.to_string() };
             }
             cause = error.source();
         }
-        TextError::ChatTemplateFailed {
-            origin: self.origin.clone(),
-            problem: error.to_string(),
-        }
+        TextError::ChatTemplateFailed { origin: self.origin.clone(), problem: error.to_string() }
     }
 }
 

@@ -23,24 +23,17 @@ pub(crate) fn load(folder: &Path) -> Result<TokenizerParts, TextError> {
                 way_out: way_out(folder),
             });
         }
-        read => read.map_err(|source| TextError::Read {
-            path: path.clone(),
-            source,
-        })?,
+        read => read.map_err(|source| TextError::Read { path: path.clone(), source })?,
     };
-    let mut inner =
-        tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| TextError::InvalidFile {
-            path: path.clone(),
-            problem: error.to_string(),
-        })?;
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| {
+        TextError::InvalidFile { path: path.clone(), problem: error.to_string() }
+    })?;
     // Settings of some training run; how long a prompt may be is for the caller to say.
     inner.with_padding(None);
-    inner
-        .with_truncation(None)
-        .map_err(|error| TextError::InvalidFile {
-            path: path.clone(),
-            problem: error.to_string(),
-        })?;
+    inner.with_truncation(None).map_err(|error| TextError::InvalidFile {
+        path: path.clone(),
+        problem: error.to_string(),
+    })?;
 
     let config = read_json(&folder.join("tokenizer_config.json"))?;
     let map = read_json(&folder.join("special_tokens_map.json"))?;
@@ -58,18 +51,9 @@ pub(crate) fn load(folder: &Path) -> Result<TokenizerParts, TextError> {
         })
     };
     let bos = special("bos_token")?;
-    let ends = special("eos_token")?
-        .into_iter()
-        .chain(ids(&generation["eos_token_id"]))
-        .collect();
+    let ends = special("eos_token")?.into_iter().chain(ids(&generation["eos_token_id"])).collect();
     let chat_template = chat_template(folder, &config)?;
-    Ok(TokenizerParts {
-        origin: path.display().to_string(),
-        inner,
-        bos,
-        ends,
-        chat_template,
-    })
+    Ok(TokenizerParts { origin: path.display().to_string(), inner, bos, ends, chat_template })
 }
 
 /// What to do about a folder without `tokenizer.json`.
@@ -80,9 +64,8 @@ fn way_out(folder: &Path) -> String {
         "the folder does not exist; give the path of a downloaded model".to_owned()
     } else if !folder.is_dir() {
         "it is not a folder; give the folder that holds the model".to_owned()
-    } else if let Some(found) = ["tokenizer.model", "vocab.json", "vocab.txt"]
-        .into_iter()
-        .find(|name| has(name))
+    } else if let Some(found) =
+        ["tokenizer.model", "vocab.json", "vocab.txt"].into_iter().find(|name| has(name))
     {
         format!(
             "found only {found}; convert with transformers: \
@@ -104,10 +87,7 @@ fn read_text(path: &Path) -> Result<Option<String>, TextError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if is_missing(&error) => Ok(None),
-        Err(source) => Err(TextError::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(TextError::Read { path: path.to_owned(), source }),
     }
 }
 
@@ -129,13 +109,8 @@ fn token_text(token: &Value) -> Option<&str> {
 
 /// One id or a list of ids.
 fn ids(value: &Value) -> Vec<u32> {
-    let one_or_more = value
-        .as_array()
-        .map_or(std::slice::from_ref(value), Vec::as_slice);
-    one_or_more
-        .iter()
-        .filter_map(|id| id.as_u64()?.try_into().ok())
-        .collect()
+    let one_or_more = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    one_or_more.iter().filter_map(|id| id.as_u64()?.try_into().ok()).collect()
 }
 
 /// The source of the chat template and the name of the file it is from.
@@ -155,10 +130,7 @@ fn chat_template(folder: &Path, config: &Value) -> Result<Option<(String, String
     };
     let default = named.iter().find(|entry| entry["name"] == "default");
     let Some(template) = default.and_then(|entry| entry["template"].as_str()) else {
-        let names: Vec<&str> = named
-            .iter()
-            .filter_map(|entry| entry["name"].as_str())
-            .collect();
+        let names: Vec<&str> = named.iter().filter_map(|entry| entry["name"].as_str()).collect();
         return Err(TextError::InvalidFile {
             path,
             problem: format!(

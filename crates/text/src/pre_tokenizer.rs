@@ -52,18 +52,8 @@ const RULES: &[PreTokenizerRule] = &[
         whole_words: true,
         compose: false,
     },
-    PreTokenizerRule {
-        names: &["qwen2"],
-        splits: &[QWEN2],
-        whole_words: false,
-        compose: true,
-    },
-    PreTokenizerRule {
-        names: &["tekken"],
-        splits: &[TEKKEN],
-        whole_words: true,
-        compose: false,
-    },
+    PreTokenizerRule { names: &["qwen2"], splits: &[QWEN2], whole_words: false, compose: true },
+    PreTokenizerRule { names: &["tekken"], splits: &[TEKKEN], whole_words: true, compose: false },
     PreTokenizerRule {
         names: &["falcon"],
         splits: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
@@ -83,17 +73,13 @@ impl PreTokenizerRule {
     /// The rule called `name`; a file that names none means `default`.
     pub(crate) fn named(name: Option<&str>) -> Result<&'static Self, TextError> {
         let name = name.unwrap_or("default");
-        RULES
-            .iter()
-            .find(|rule| rule.names.contains(&name))
-            .ok_or_else(|| {
-                let supported: Vec<&str> =
-                    RULES.iter().flat_map(|rule| rule.names).copied().collect();
-                TextError::UnsupportedPreTokenizer {
-                    name: name.to_owned(),
-                    supported: supported.join(", "),
-                }
-            })
+        RULES.iter().find(|rule| rule.names.contains(&name)).ok_or_else(|| {
+            let supported: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
+            TextError::UnsupportedPreTokenizer {
+                name: name.to_owned(),
+                supported: supported.join(", "),
+            }
+        })
     }
 
     /// The rule for the `tokenizers` library: the splits, then bytes as letters.
@@ -120,10 +106,7 @@ mod tests {
     use super::*;
 
     fn pieces(name: &str, text: &str) -> Vec<String> {
-        let pre_tokenizer = PreTokenizerRule::named(Some(name))
-            .unwrap()
-            .pre_tokenizer()
-            .unwrap();
+        let pre_tokenizer = PreTokenizerRule::named(Some(name)).unwrap().pre_tokenizer().unwrap();
         let mut pieces = PreTokenizedString::from(text);
         pre_tokenizer.pre_tokenize(&mut pieces).unwrap();
         pieces
@@ -137,19 +120,10 @@ mod tests {
     fn digits_are_cut_as_each_family_does() {
         let text = "in 12345 days";
         assert_eq!(pieces("gpt-2", text), ["in", " 12345", " days"]);
-        assert_eq!(
-            pieces("smollm", text),
-            ["in", " ", "1", "2", "3", "4", "5", " days"]
-        );
+        assert_eq!(pieces("smollm", text), ["in", " ", "1", "2", "3", "4", "5", " days"]);
         assert_eq!(pieces("llama-bpe", text), ["in", " ", "123", "45", " days"]);
-        assert_eq!(
-            pieces("qwen2", text),
-            ["in", " ", "1", "2", "3", "4", "5", " days"]
-        );
-        assert_eq!(
-            pieces("tekken", text),
-            ["in", " ", "1", "2", "3", "4", "5", " days"]
-        );
+        assert_eq!(pieces("qwen2", text), ["in", " ", "1", "2", "3", "4", "5", " days"]);
+        assert_eq!(pieces("tekken", text), ["in", " ", "1", "2", "3", "4", "5", " days"]);
         assert_eq!(pieces("falcon", text), ["in", " ", "123", "45", " days"]);
     }
 
@@ -162,21 +136,13 @@ mod tests {
         let cl100k = ["HelloWorld", "'s", " (", "x", ")\n\n", " ", " y"];
         assert_eq!(pieces("llama3", text), cl100k);
         assert_eq!(pieces("qwen2", text), cl100k);
-        assert_eq!(
-            pieces("tekken", text),
-            ["Hello", "World", "'s", " (", "x", ")\n\n", " ", " y"]
-        );
+        assert_eq!(pieces("tekken", text), ["Hello", "World", "'s", " (", "x", ")\n\n", " ", " y"]);
     }
 
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
-        let error = PreTokenizerRule::named(Some("klingon"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("\"klingon\"") && error.contains("smollm"),
-            "{error}"
-        );
+        let error = PreTokenizerRule::named(Some("klingon")).unwrap_err().to_string();
+        assert!(error.contains("\"klingon\"") && error.contains("smollm"), "{error}");
         assert!(PreTokenizerRule::named(None).is_ok());
     }
 }

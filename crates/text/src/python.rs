@@ -36,10 +36,7 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     if ascii == Some(true) {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "tojson: ensure_ascii=true",
-        ));
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: ensure_ascii=true"));
     }
     let mut json = Vec::new();
     let written = match indent {
@@ -67,11 +64,7 @@ impl Formatter for PythonFormatter {
         writer: &mut W,
         first: bool,
     ) -> io::Result<()> {
-        if first {
-            Ok(())
-        } else {
-            writer.write_all(b", ")
-        }
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
     fn begin_object_key<W: ?Sized + io::Write>(
@@ -79,11 +72,7 @@ impl Formatter for PythonFormatter {
         writer: &mut W,
         first: bool,
     ) -> io::Result<()> {
-        if first {
-            Ok(())
-        } else {
-            writer.write_all(b", ")
-        }
+        if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
@@ -92,9 +81,7 @@ impl Formatter for PythonFormatter {
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     strftime(seconds, format)
 }
 
@@ -112,25 +99,15 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const WEEKDAYS: [&str; 7] =
+    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// Formats a time, in seconds since 1970 UTC, by Python's `strftime` directives (English names).
 fn strftime(seconds: u64, format: &str) -> Result<String, Error> {
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (
-        second_of_day / 3600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
-    );
+    let (hour, minute, second) =
+        (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
     let month_name = MONTHS[month as usize - 1];
     let weekday = WEEKDAYS[((days + 4) % 7) as usize]; // 1970-01-01 was a Thursday.
     let mut text = String::new();
@@ -210,14 +187,8 @@ mod tests {
         assert_eq!(at(0, "%A %d %B %Y"), "Thursday 01 January 1970");
         assert_eq!(at(951_782_400, "%Y-%m-%d"), "2000-02-29");
         assert_eq!(at(951_868_800, "%-d %b %y"), "1 Mar 00");
-        assert_eq!(
-            at(1_721_990_105, "%a %d %b %Y %H:%M:%S"),
-            "Fri 26 Jul 2024 10:35:05"
-        );
-        assert_eq!(
-            at(4_107_542_399, "%d %b %Y %I %p 100%%"),
-            "28 Feb 2100 11 PM 100%"
-        );
+        assert_eq!(at(1_721_990_105, "%a %d %b %Y %H:%M:%S"), "Fri 26 Jul 2024 10:35:05");
+        assert_eq!(at(4_107_542_399, "%d %b %Y %I %p 100%%"), "28 Feb 2100 11 PM 100%");
         assert!(strftime(0, "%Q").unwrap_err().to_string().contains("%Y"));
         assert!(strftime(0, "%").is_err());
     }
@@ -251,9 +222,7 @@ mod tests {
         let mut environment = Environment::new();
         install(&mut environment);
         let render = |source: &str| {
-            environment
-                .render_str(source, minijinja::context! { value => value.clone() })
-                .unwrap()
+            environment.render_str(source, minijinja::context! { value => value.clone() }).unwrap()
         };
         assert_eq!(
             render("{{ value | tojson }}"),

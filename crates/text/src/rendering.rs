@@ -17,15 +17,9 @@ enum Spelling {
     /// Each letter stands for one byte (GPT-2).
     ByteLevel { bytes: HashMap<char, u8> },
     /// Pieces of text after some replacements, and `<0x0A>` for single bytes (SentencePiece).
-    Pieces {
-        replacements: Vec<(String, String)>,
-        byte_fallback: bool,
-    },
+    Pieces { replacements: Vec<(String, String)>, byte_fallback: bool },
     /// Words set apart by a space, except continuations and glued punctuation (BERT).
-    Words {
-        continuation: Option<String>,
-        glued: &'static [&'static str],
-    },
+    Words { continuation: Option<String>, glued: &'static [&'static str] },
 }
 
 /// What the WordPiece decoder's clean-up sets without a space before it.
@@ -48,17 +42,9 @@ pub(crate) struct LeadingStrip {
 impl LeadingStrip {
     /// The next bytes of the stream without the spaces still to be taken off.
     pub(crate) fn apply<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let spaces = bytes
-            .iter()
-            .take(self.remaining)
-            .take_while(|&&byte| byte == b' ')
-            .count();
+        let spaces = bytes.iter().take(self.remaining).take_while(|&&byte| byte == b' ').count();
         let text = &bytes[spaces..];
-        self.remaining = if text.is_empty() {
-            self.remaining - spaces
-        } else {
-            0
-        };
+        self.remaining = if text.is_empty() { self.remaining - spaces } else { 0 };
         text
     }
 }
@@ -68,10 +54,8 @@ impl Rendering {
     ///
     /// `origin` names the file in errors.
     pub(crate) fn from_decoder(decoder: Option<&Value>, origin: &str) -> Result<Self, TextError> {
-        let unsupported = |problem: String| TextError::UnsupportedDecoder {
-            origin: origin.to_owned(),
-            problem,
-        };
+        let unsupported =
+            |problem: String| TextError::UnsupportedDecoder { origin: origin.to_owned(), problem };
         let Some(decoder) = decoder else {
             // The library joins the tokens of such a tokenizer with spaces.
             return Ok(Self::words(None, &[]));
@@ -111,39 +95,23 @@ impl Rendering {
                 "ByteFallback" if !fused => byte_fallback = true,
                 "Fuse" => fused = true,
                 "Strip" if fused && step["content"] == " " && step["stop"] == 0 => {
-                    let start = step["start"]
-                        .as_u64()
-                        .and_then(|start| start.try_into().ok());
+                    let start = step["start"].as_u64().and_then(|start| start.try_into().ok());
                     strip.remaining += start.unwrap_or(0_usize);
                 }
                 kind => return Err(unsupported(format!("{kind} in {decoder}"))),
             }
         }
-        Ok(Self {
-            spelling: Spelling::Pieces {
-                replacements,
-                byte_fallback,
-            },
-            strip,
-        })
+        Ok(Self { spelling: Spelling::Pieces { replacements, byte_fallback }, strip })
     }
 
     fn byte_level() -> Self {
-        let spelling = Spelling::ByteLevel {
-            bytes: byte_level_alphabet(),
-        };
-        Self {
-            spelling,
-            strip: LeadingStrip::default(),
-        }
+        let spelling = Spelling::ByteLevel { bytes: byte_level_alphabet() };
+        Self { spelling, strip: LeadingStrip::default() }
     }
 
     fn words(continuation: Option<String>, glued: &'static [&'static str]) -> Self {
         Self {
-            spelling: Spelling::Words {
-                continuation,
-                glued,
-            },
+            spelling: Spelling::Words { continuation, glued },
             strip: LeadingStrip { remaining: 1 },
         }
     }
@@ -167,10 +135,7 @@ impl Rendering {
                     bytes.push(byte);
                 }
             }
-            Spelling::Pieces {
-                replacements,
-                byte_fallback,
-            } => {
+            Spelling::Pieces { replacements, byte_fallback } => {
                 let mut text = token.to_owned();
                 for (from, to) in replacements {
                     text = text.replace(from, to);
@@ -180,13 +145,8 @@ impl Rendering {
                     None => bytes.extend_from_slice(text.as_bytes()),
                 }
             }
-            Spelling::Words {
-                continuation,
-                glued,
-            } => {
-                let joined = continuation
-                    .as_deref()
-                    .and_then(|prefix| token.strip_prefix(prefix));
+            Spelling::Words { continuation, glued } => {
+                let joined = continuation.as_deref().and_then(|prefix| token.strip_prefix(prefix));
                 let is_glued = glued.iter().any(|glued| token.starts_with(glued));
                 if joined.is_none() && !is_glued {
                     bytes.push(b' ');
@@ -201,11 +161,7 @@ impl Rendering {
 fn byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     let is_byte = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if is_byte {
-        u8::from_str_radix(digits, 16).ok()
-    } else {
-        None
-    }
+    if is_byte { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// The letters of byte-level vocabularies (GPT-2, `bytes_to_unicode`): printable Latin-1 bytes

@@ -33,10 +33,7 @@ pub(crate) fn merges_from_scores(tokens: &[(&str, f32)]) -> Vec<(String, String)
             .then_with(|| length(b.left).cmp(&length(a.left)))
             .then_with(|| length(b.right).cmp(&length(a.right)))
     });
-    merges
-        .iter()
-        .map(|merge| (merge.left.to_owned(), merge.right.to_owned()))
-        .collect()
+    merges.iter().map(|merge| (merge.left.to_owned(), merge.right.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -45,23 +42,12 @@ mod tests {
 
     #[test]
     fn the_best_score_merges_first() {
-        let tokens = [
-            ("a", -9.0),
-            ("b", -9.0),
-            ("c", -9.0),
-            ("ab", -2.0),
-            ("bc", -1.0),
-            ("abc", -3.0),
-        ];
+        let tokens =
+            [("a", -9.0), ("b", -9.0), ("c", -9.0), ("ab", -2.0), ("bc", -1.0), ("abc", -3.0)];
         let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
         assert_eq!(
             merges_from_scores(&tokens),
-            [
-                pair("b", "c"),
-                pair("a", "b"),
-                pair("ab", "c"),
-                pair("a", "bc")
-            ]
+            [pair("b", "c"), pair("a", "b"), pair("ab", "c"), pair("a", "bc")]
         );
     }
 }

@@ -36,11 +36,7 @@ impl StopStrings {
     /// Watches for `stops`. Empty strings match nothing and are left out.
     pub fn new(stops: Vec<String>) -> Self {
         let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        Self {
-            stops,
-            held: String::new(),
-            stopped: false,
-        }
+        Self { stops, held: String::new(), stopped: false }
     }
 
     /// Takes the next chunk. After a stop every further chunk is dropped.
@@ -52,16 +48,10 @@ impl StopStrings {
         if let Some((stop, start)) = self.first_stop() {
             self.stopped = true;
             self.held.truncate(start);
-            return StopOutcome {
-                text: std::mem::take(&mut self.held),
-                stop: Some(stop),
-            };
+            return StopOutcome { text: std::mem::take(&mut self.held), stop: Some(stop) };
         }
         let undecided = self.held.split_off(self.decided_len());
-        StopOutcome {
-            text: std::mem::replace(&mut self.held, undecided),
-            stop: None,
-        }
+        StopOutcome { text: std::mem::replace(&mut self.held, undecided), stop: None }
     }
 
     /// Ends the stream: returns the text held back, which no stop string claimed.
@@ -84,11 +74,7 @@ impl StopStrings {
         let earliest = self.held.len().saturating_sub(longest.saturating_sub(1));
         (earliest..self.held.len())
             .filter(|&start| self.held.is_char_boundary(start))
-            .find(|&start| {
-                self.stops
-                    .iter()
-                    .any(|stop| stop.starts_with(&self.held[start..]))
-            })
+            .find(|&start| self.stops.iter().any(|stop| stop.starts_with(&self.held[start..])))
             .unwrap_or(self.held.len())
     }
 }
@@ -127,14 +113,8 @@ mod tests {
     #[test]
     fn the_longest_of_stops_that_end_together_wins() {
         let stops = ["b".to_owned(), "ab".to_owned()];
-        assert_eq!(
-            run(&stops, ["xab"]),
-            ("x".to_owned(), Some("ab".to_owned()))
-        );
-        assert_eq!(
-            run(&stops, ["xa", "b"]),
-            ("x".to_owned(), Some("ab".to_owned()))
-        );
+        assert_eq!(run(&stops, ["xab"]), ("x".to_owned(), Some("ab".to_owned())));
+        assert_eq!(run(&stops, ["xa", "b"]), ("x".to_owned(), Some("ab".to_owned())));
     }
 
     #[test]

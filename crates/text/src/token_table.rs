@@ -56,11 +56,7 @@ impl TokenTable {
             texts[id as usize] = Some((token.as_str(), TokenClass::Text, false));
         }
         for (&id, token) in &added {
-            let class = if token.special {
-                TokenClass::Special
-            } else {
-                TokenClass::Text
-            };
+            let class = if token.special { TokenClass::Special } else { TokenClass::Text };
             texts[id as usize] = Some((token.content.as_str(), class, true));
         }
 
@@ -87,10 +83,7 @@ impl TokenTable {
 
     /// What `id` stands for; ids past the end are absent.
     pub(crate) fn class(&self, id: u32) -> TokenClass {
-        self.classes
-            .get(id as usize)
-            .copied()
-            .unwrap_or(TokenClass::Absent)
+        self.classes.get(id as usize).copied().unwrap_or(TokenClass::Absent)
     }
 
     /// The bytes of `id`, `None` where there is no such token.

@@ -56,13 +56,7 @@ pub(crate) struct TokenizerParts {
 }
 
 /// Tokens that end an answer in models whose configuration names only the end of the document.
-const ENDS_OF_TURN: [&str; 5] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|eot|>",
-];
+const ENDS_OF_TURN: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|eot|>"];
 
 impl Tokenizer {
     /// Loads a tokenizer, and compiles its chat template if it has one.
@@ -80,20 +74,10 @@ impl Tokenizer {
     }
 
     fn from_parts(parts: TokenizerParts) -> Result<Self, TextError> {
-        let TokenizerParts {
-            origin,
-            inner,
-            bos,
-            ends,
-            chat_template,
-        } = parts;
-        let decoder = inner
-            .get_decoder()
-            .map(serde_json::to_value)
-            .transpose()
-            .map_err(|error| TextError::UnsupportedDecoder {
-                origin: origin.clone(),
-                problem: error.to_string(),
+        let TokenizerParts { origin, inner, bos, ends, chat_template } = parts;
+        let decoder =
+            inner.get_decoder().map(serde_json::to_value).transpose().map_err(|error| {
+                TextError::UnsupportedDecoder { origin: origin.clone(), problem: error.to_string() }
             })?;
         let rendering = Rendering::from_decoder(decoder.as_ref(), &origin)?;
         let table = TokenTable::new(&inner, &rendering, &origin)?;
@@ -110,10 +94,7 @@ impl Tokenizer {
         };
 
         let mut eos = Vec::new();
-        for id in ends
-            .into_iter()
-            .chain(tokenizer.ends_of_turn(chat_template.as_ref()))
-        {
+        for id in ends.into_iter().chain(tokenizer.ends_of_turn(chat_template.as_ref())) {
             if tokenizer.table.class(id) != TokenClass::Absent && !eos.contains(&id) {
                 eos.push(id);
             }
@@ -165,9 +146,8 @@ impl Tokenizer {
             let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
             self.inner.post_process(encoding, None, options.add_special)
         };
-        let encoding = encode().map_err(|error: tokenizers::Error| TextError::Encode {
-            problem: error.to_string(),
-        })?;
+        let encoding = encode()
+            .map_err(|error: tokenizers::Error| TextError::Encode { problem: error.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
 

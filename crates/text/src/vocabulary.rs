@@ -37,10 +37,7 @@ pub(crate) fn load(vocabulary: &Vocabulary) -> Result<TokenizerParts, TextError>
         inner.with_post_processor(Some(processor));
     }
     let origin = "the GGUF file".to_owned();
-    let chat_template = vocabulary
-        .chat_template
-        .clone()
-        .map(|template| (template, origin.clone()));
+    let chat_template = vocabulary.chat_template.clone().map(|template| (template, origin.clone()));
     Ok(TokenizerParts {
         inner,
         bos: vocabulary.bos,
@@ -63,22 +60,15 @@ fn refused(error: impl std::fmt::Display) -> TextError {
 fn check(vocabulary: &Vocabulary) -> Result<(), TextError> {
     let size = vocabulary.tokens.len();
     if size == 0 || u32::try_from(size).is_err() {
-        return Err(invalid(format!(
-            "it has {size} tokens; expected 1 to {}",
-            u32::MAX
-        )));
+        return Err(invalid(format!("it has {size} tokens; expected 1 to {}", u32::MAX)));
     }
     let types = vocabulary.token_types.len();
     if types != 0 && types != size {
-        return Err(invalid(format!(
-            "{types} token types for {size} tokens; expected {size}"
-        )));
+        return Err(invalid(format!("{types} token types for {size} tokens; expected {size}")));
     }
     let scores = vocabulary.scores.len();
     if vocabulary.kind == VocabularyKind::Llama && scores != size {
-        return Err(invalid(format!(
-            "{scores} scores for {size} tokens; expected {size}"
-        )));
+        return Err(invalid(format!("{scores} scores for {size} tokens; expected {size}")));
     }
     let named = [
         ("bos_token_id", vocabulary.bos),
@@ -94,10 +84,9 @@ fn check(vocabulary: &Vocabulary) -> Result<(), TextError> {
             )));
         }
     }
-    for (wanted, key, id) in [
-        (vocabulary.add_bos, "bos", vocabulary.bos),
-        (vocabulary.add_eos, "eos", vocabulary.eos),
-    ] {
+    for (wanted, key, id) in
+        [(vocabulary.add_bos, "bos", vocabulary.bos), (vocabulary.add_eos, "eos", vocabulary.eos)]
+    {
         if wanted && id.is_none() {
             return Err(invalid(format!(
                 "tokenizer.ggml.add_{key}_token is set; expected tokenizer.ggml.{key}_token_id too"
@@ -109,12 +98,7 @@ fn check(vocabulary: &Vocabulary) -> Result<(), TextError> {
 
 /// The type of token `id`. A file without types marks only the ids it names as control tokens.
 fn token_type(vocabulary: &Vocabulary, id: u32) -> TokenType {
-    let named = [
-        vocabulary.bos,
-        vocabulary.eos,
-        vocabulary.eot,
-        vocabulary.unknown,
-    ];
+    let named = [vocabulary.bos, vocabulary.eos, vocabulary.eot, vocabulary.unknown];
     match vocabulary.token_types.get(id as usize) {
         Some(&token_type) => token_type,
         None if named.contains(&Some(id)) || vocabulary.padding == Some(id) => TokenType::Control,
@@ -129,9 +113,7 @@ fn numbered(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str)> {
 
 /// The id of every token; a text that stands twice would leave one of its ids without a text.
 fn token_ids(vocabulary: &Vocabulary) -> Result<Vocab, TextError> {
-    let ids: Vocab = numbered(vocabulary)
-        .map(|(id, token)| (token.to_owned(), id))
-        .collect();
+    let ids: Vocab = numbered(vocabulary).map(|(id, token)| (token.to_owned(), id)).collect();
     match numbered(vocabulary).find(|(id, token)| ids[*token] != *id) {
         None => Ok(ids),
         Some((id, token)) => Err(invalid(format!(
@@ -151,9 +133,7 @@ fn byte_level(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextErro
             Some((left, right)) if !left.is_empty() && !right.is_empty() => {
                 Ok((left.to_owned(), right.to_owned()))
             }
-            _ => Err(invalid(format!(
-                "merge {merge:?}; expected two tokens with a space between"
-            ))),
+            _ => Err(invalid(format!("merge {merge:?}; expected two tokens with a space between"))),
         })
         .collect::<Result<Vec<_>, _>>()?;
     let model = BPE::builder()
@@ -202,11 +182,8 @@ fn sentencepiece(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextE
     }
     let replace = |from, to| Replace::new(from, to).map_err(refused);
     let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-    let mut decoders: Vec<DecoderWrapper> = vec![
-        replace(SPACE_MARK, " ")?.into(),
-        ByteFallback::new().into(),
-        Fuse::new().into(),
-    ];
+    let mut decoders: Vec<DecoderWrapper> =
+        vec![replace(SPACE_MARK, " ")?.into(), ByteFallback::new().into(), Fuse::new().into()];
     if vocabulary.add_space_prefix {
         normalizers.push(Prepend::new(SPACE_MARK.to_owned()).into());
         decoders.push(Strip::new(' ', 1, 0).into());

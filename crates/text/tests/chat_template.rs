@@ -31,22 +31,13 @@ fn prompts_are_those_of_transformers() {
             Err(error) => panic!("{name} {messages:?}: {error}"),
         }
     }
-    assert!(
-        rendered > 40 && refused > 8,
-        "{rendered} rendered, {refused} refused"
-    );
+    assert!(rendered > 40 && refused > 8, "{rendered} rendered, {refused} refused");
 }
 
 #[test]
 fn a_refusal_is_one_clear_line() {
-    let messages = ["user", "user"].map(|role| Message {
-        role: role.into(),
-        content: "x".into(),
-    });
-    let error = template("llama2")
-        .render(&messages, false)
-        .unwrap_err()
-        .to_string();
+    let messages = ["user", "user"].map(|role| Message { role: role.into(), content: "x".into() });
+    let error = template("llama2").render(&messages, false).unwrap_err().to_string();
     assert_eq!(
         error,
         "the chat template refuses these messages: \
@@ -57,24 +48,11 @@ fn a_refusal_is_one_clear_line() {
 #[test]
 fn the_template_of_a_tokenizer_makes_prompts_it_can_read() {
     for tokenizer in [read("byte_level"), built(byte_level_vocabulary("smollm"))] {
-        let messages = [Message {
-            role: "user".into(),
-            content: "Hi".into(),
-        }];
-        let prompt = tokenizer
-            .chat_template()
-            .unwrap()
-            .render(&messages, true)
-            .unwrap();
-        let options = EncodeOptions {
-            add_special: false,
-            parse_special: true,
-        };
+        let messages = [Message { role: "user".into(), content: "Hi".into() }];
+        let prompt = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
+        let options = EncodeOptions { add_special: false, parse_special: true };
         let ids = tokenizer.encode(&prompt, options).unwrap();
-        assert_eq!(
-            ids.iter().filter(|&&id| tokenizer.is_special(id)).count(),
-            5
-        );
+        assert_eq!(ids.iter().filter(|&&id| tokenizer.is_special(id)).count(), 5);
         assert_eq!(tokenizer.decode(&ids, false), prompt);
     }
 }

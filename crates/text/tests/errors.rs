@@ -35,9 +35,7 @@ impl Drop for Folder {
 }
 
 fn folder_error(path: &Path) -> String {
-    Tokenizer::load(&TokenizerSource::Folder(path.to_owned()))
-        .unwrap_err()
-        .to_string()
+    Tokenizer::load(&TokenizerSource::Folder(path.to_owned())).unwrap_err().to_string()
 }
 
 fn vocabulary_error(vocabulary: Vocabulary) -> TextError {
@@ -49,18 +47,12 @@ fn a_folder_without_a_tokenizer() {
     let folder = Folder::new("without_tokenizer");
     let shown = folder.0.display().to_string();
     let error = folder_error(&folder.0);
-    assert!(
-        error.contains(&shown) && error.contains("download tokenizer.json"),
-        "{error}"
-    );
+    assert!(error.contains(&shown) && error.contains("download tokenizer.json"), "{error}");
 
     folder.write("tokenizer.model", "");
     let error = folder_error(&folder.0);
     let way_out = format!("AutoTokenizer.from_pretrained({shown:?}).save_pretrained({shown:?})");
-    assert!(
-        error.contains("tokenizer.model") && error.contains(&way_out),
-        "{error}"
-    );
+    assert!(error.contains("tokenizer.model") && error.contains(&way_out), "{error}");
 
     assert!(folder_error(&folder.0.join("nowhere")).contains("does not exist"));
     assert!(folder_error(&folder.0.join("tokenizer.model")).contains("not a folder"));
@@ -72,19 +64,12 @@ fn files_that_do_not_say_what_they_should() {
     folder.write("tokenizer.json", "{\"model\": 3}");
     assert!(folder_error(&folder.0).contains("tokenizer.json"));
 
-    std::fs::copy(
-        data("byte_level/tokenizer.json"),
-        folder.0.join("tokenizer.json"),
-    )
-    .unwrap();
+    std::fs::copy(data("byte_level/tokenizer.json"), folder.0.join("tokenizer.json")).unwrap();
     folder.write("tokenizer_config.json", "{");
     assert!(folder_error(&folder.0).contains("tokenizer_config.json: not JSON"));
     folder.write("tokenizer_config.json", r#"{"eos_token": "<nothing>"}"#);
     assert!(folder_error(&folder.0).contains("eos_token \"<nothing>\""));
-    folder.write(
-        "tokenizer_config.json",
-        r#"{"chat_template": [{"name": "rag"}]}"#,
-    );
+    folder.write("tokenizer_config.json", r#"{"chat_template": [{"name": "rag"}]}"#);
     assert!(folder_error(&folder.0).contains("[\"rag\"]"));
     folder.write("tokenizer_config.json", r#"{"chat_template": "{% if %}"}"#);
     assert!(folder_error(&folder.0).contains("does not compile"));
@@ -92,14 +77,7 @@ fn files_that_do_not_say_what_they_should() {
     // The file of its own wins over the broken one.
     folder.write("chat_template.jinja", "{{ messages | length }}");
     let tokenizer = Tokenizer::load(&TokenizerSource::Folder(folder.0.clone())).unwrap();
-    assert_eq!(
-        tokenizer
-            .chat_template()
-            .unwrap()
-            .render(&[], false)
-            .unwrap(),
-        "0"
-    );
+    assert_eq!(tokenizer.chat_template().unwrap().render(&[], false).unwrap(), "0");
 }
 
 #[test]
@@ -116,74 +94,24 @@ fn ids_with_gaps_take_no_memory() {
             "unk_token": "<far>"}}}}"#
         ),
     );
-    assert!(
-        folder_error(&folder.0).contains("without large gaps"),
-        "{}",
-        folder_error(&folder.0)
-    );
+    assert!(folder_error(&folder.0).contains("without large gaps"), "{}", folder_error(&folder.0));
 }
 
 #[test]
 fn contradictory_vocabularies() {
     let invalid = |vocabulary: Vocabulary, expected: &str| {
         let error = vocabulary_error(vocabulary);
-        assert!(
-            matches!(error, TextError::InvalidVocabulary { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, TextError::InvalidVocabulary { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     };
     let good = || byte_level_vocabulary("smollm");
-    invalid(
-        Vocabulary {
-            tokens: Vec::new(),
-            ..good()
-        },
-        "0 tokens",
-    );
-    invalid(
-        Vocabulary {
-            token_types: vec![TokenType::Normal],
-            ..good()
-        },
-        "1 token types",
-    );
-    invalid(
-        Vocabulary {
-            bos: Some(5000),
-            ..good()
-        },
-        "bos_token_id is 5000",
-    );
-    invalid(
-        Vocabulary {
-            bos: None,
-            add_bos: true,
-            ..good()
-        },
-        "add_bos_token is set",
-    );
-    invalid(
-        Vocabulary {
-            merges: vec!["ab".into()],
-            ..good()
-        },
-        "\"ab\"",
-    );
-    invalid(
-        Vocabulary {
-            merges: vec!["qzx yqq".into()],
-            ..good()
-        },
-        "qzx",
-    );
-    invalid(
-        Vocabulary {
-            scores: vec![0.0],
-            ..sentencepiece_vocabulary()
-        },
-        "1 scores",
-    );
+    invalid(Vocabulary { tokens: Vec::new(), ..good() }, "0 tokens");
+    invalid(Vocabulary { token_types: vec![TokenType::Normal], ..good() }, "1 token types");
+    invalid(Vocabulary { bos: Some(5000), ..good() }, "bos_token_id is 5000");
+    invalid(Vocabulary { bos: None, add_bos: true, ..good() }, "add_bos_token is set");
+    invalid(Vocabulary { merges: vec!["ab".into()], ..good() }, "\"ab\"");
+    invalid(Vocabulary { merges: vec!["qzx yqq".into()], ..good() }, "qzx");
+    invalid(Vocabulary { scores: vec![0.0], ..sentencepiece_vocabulary() }, "1 scores");
     let mut twice = good();
     twice.tokens[7] = twice.tokens[5].clone();
     invalid(twice, "tokens 5 and 7 are both");

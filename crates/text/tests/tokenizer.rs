@@ -9,14 +9,8 @@ use fixtures::{
 };
 use proptest::prelude::*;
 
-const PLAIN: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: false,
-};
-const PARSED: EncodeOptions = EncodeOptions {
-    add_special: false,
-    parse_special: true,
-};
+const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+const PARSED: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 
 #[test]
 fn ids_and_text_are_those_of_the_reference() {
@@ -27,21 +21,9 @@ fn ids_and_text_are_those_of_the_reference() {
         for row in rows {
             let input = row["input"].as_str().unwrap();
             let encode = |options| tokenizer.encode(input, options).unwrap();
-            assert_eq!(
-                encode(PARSED),
-                ids(&row["ids"]),
-                "{name} {source}: {input:?}"
-            );
-            assert_eq!(
-                encode(PLAIN),
-                ids(&row["plain_ids"]),
-                "{name} {source}: {input:?}"
-            );
-            assert_eq!(
-                tokenizer.decode(&encode(PARSED), true),
-                row["text"],
-                "{name} {source}"
-            );
+            assert_eq!(encode(PARSED), ids(&row["ids"]), "{name} {source}: {input:?}");
+            assert_eq!(encode(PLAIN), ids(&row["plain_ids"]), "{name} {source}: {input:?}");
+            assert_eq!(tokenizer.decode(&encode(PARSED), true), row["text"], "{name} {source}");
         }
     }
 }
@@ -78,10 +60,7 @@ fn tiktoken_vocabularies_take_whole_words() {
 
 #[test]
 fn special_tokens_are_added_where_the_tokenizer_does_so() {
-    let both = EncodeOptions {
-        add_special: true,
-        parse_special: true,
-    };
+    let both = EncodeOptions { add_special: true, parse_special: true };
     for (name, source, tokenizer) in tokenizers() {
         let without = tokenizer.encode("Hello", PARSED).unwrap();
         let with = tokenizer.encode("Hello", both).unwrap();
@@ -115,13 +94,7 @@ fn special_ids_and_ends_of_generation() {
     let file = built(sentencepiece_vocabulary());
     assert_eq!((file.bos(), file.eos()), (Some(1), [2].as_slice()));
     assert!(file.chat_template().is_none());
-    assert!(
-        folder
-            .chat_template()
-            .unwrap()
-            .origin()
-            .ends_with("chat_template.jinja")
-    );
+    assert!(folder.chat_template().unwrap().origin().ends_with("chat_template.jinja"));
 }
 
 #[test]
@@ -131,10 +104,7 @@ fn bytes_of_tokens() {
     assert_eq!(byte_level.token_bytes(id("Ġ")).unwrap(), b" ");
     assert_eq!(byte_level.token_bytes(id("Ċ")).unwrap(), b"\n");
     assert_eq!(byte_level.token_bytes(id("Ń")).unwrap(), [0xAD]);
-    assert_eq!(
-        byte_level.token_bytes(id("<|im_end|>")).unwrap(),
-        b"<|im_end|>"
-    );
+    assert_eq!(byte_level.token_bytes(id("<|im_end|>")).unwrap(), b"<|im_end|>");
     assert_eq!(byte_level.token_bytes(byte_level.vocab_size() as u32), None);
 
     let sentencepiece = built(sentencepiece_vocabulary());
@@ -148,15 +118,9 @@ fn undecodable_ids_and_bytes_become_replacement_characters() {
     let byte_level = built(byte_level_vocabulary("smollm"));
     let invalid = byte_level.token_id("ÿ").unwrap();
     let a = byte_level.token_id("a").unwrap();
-    assert_eq!(
-        byte_level.decode(&[a, u32::MAX, invalid, a], true),
-        "a\u{FFFD}\u{FFFD}a"
-    );
+    assert_eq!(byte_level.decode(&[a, u32::MAX, invalid, a], true), "a\u{FFFD}\u{FFFD}a");
     assert_eq!(byte_level.decode(&[1, a, 2], true), "a");
-    assert_eq!(
-        byte_level.decode(&[1, a, 2], false),
-        "<|im_start|>a<|im_end|>"
-    );
+    assert_eq!(byte_level.decode(&[1, a, 2], false), "<|im_start|>a<|im_end|>");
 
     let sentencepiece = built(sentencepiece_vocabulary());
     let byte = |byte: u8| sentencepiece.token_id(&format!("<0x{byte:02X}>")).unwrap();
@@ -164,10 +128,7 @@ fn undecodable_ids_and_bytes_become_replacement_characters() {
     assert_eq!(sentencepiece.decode(&crab, true), "🦀");
     assert_eq!(sentencepiece.decode(&crab[..3], true), "\u{FFFD}");
     // One space is the tokenizer's own; more are the text's.
-    assert_eq!(
-        sentencepiece.decode(&[1, byte(b' '), byte(b' ')], true),
-        " "
-    );
+    assert_eq!(sentencepiece.decode(&[1, byte(b' '), byte(b' ')], true), " ");
 }
 
 /// What a stream shows of `ids`, checking that every push is whole text.
@@ -248,12 +209,7 @@ proptest! {
 /// All four tokenizers, loaded once.
 fn all_tokenizers() -> &'static [Tokenizer] {
     static ALL: std::sync::OnceLock<Vec<Tokenizer>> = std::sync::OnceLock::new();
-    ALL.get_or_init(|| {
-        tokenizers()
-            .into_iter()
-            .map(|(_, _, tokenizer)| tokenizer)
-            .collect()
-    })
+    ALL.get_or_init(|| tokenizers().into_iter().map(|(_, _, tokenizer)| tokenizer).collect())
 }
 
 fn byte_level_tokenizers() -> &'static [Tokenizer] {

@@ -21,11 +21,7 @@ pub(super) struct AttentionCase {
 }
 
 pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
-    let heads = (
-        1usize..4,
-        1usize..5,
-        prop::sample::select(vec![4usize, 12, 16, 32, 64, 80]),
-    );
+    let heads = (1usize..4, 1usize..5, prop::sample::select(vec![4usize, 12, 16, 32, 64, 80]));
     let window = prop_oneof![3 => Just(None), 1 => (1usize..60).prop_map(Some)];
     let pairs = prop_oneof![Just(RotaryPairs::HalfSplit), Just(RotaryPairs::Interleaved)];
     let format = prop_oneof![Just(KvFormat::F32), Just(KvFormat::BF16)];
@@ -49,25 +45,14 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
                 alibi_slopes: alibi.then(|| slopes().collect()),
             };
             let rotary_dim = if partial { head_dim / 2 } else { head_dim };
-            AttentionCase {
-                shape,
-                rotary_dim,
-                pairs,
-                head_norm,
-                format,
-                lengths,
-                seed,
-            }
+            AttentionCase { shape, rotary_dim, pairs, head_norm, format, lengths, seed }
         },
     )
 }
 
 impl AttentionCase {
     fn layout(&self, block_tokens: usize) -> KvLayout {
-        let blocks = self
-            .lengths
-            .iter()
-            .map(|(past, new)| (past + new).div_ceil(block_tokens));
+        let blocks = self.lengths.iter().map(|(past, new)| (past + new).div_ceil(block_tokens));
         KvLayout {
             layers: 2,
             blocks: blocks.sum::<usize>() + 3,
@@ -81,25 +66,15 @@ impl AttentionCase {
     /// Block tables whose blocks lie scattered over the cache.
     fn tables(&self, layout: &KvLayout) -> Vec<Vec<u32>> {
         // A step coprime to the number of blocks visits each once.
-        let step = (1..)
-            .map(|i| 2 * i + 3)
-            .find(|step| gcd(*step, layout.blocks) == 1);
+        let step = (1..).map(|i| 2 * i + 3).find(|step| gcd(*step, layout.blocks) == 1);
         let step = step.unwrap_or(1);
         let mut order = (0..layout.blocks).map(|i| (i * step % layout.blocks) as u32);
         let count = |(past, new): &(usize, usize)| (past + new).div_ceil(layout.block_tokens);
-        self.lengths
-            .iter()
-            .map(|len| order.by_ref().take(count(len)).collect())
-            .collect()
+        self.lengths.iter().map(|len| order.by_ref().take(count(len)).collect()).collect()
     }
 
     fn rope(&self) -> Rope {
-        let positions = self
-            .lengths
-            .iter()
-            .map(|(past, new)| past + new)
-            .max()
-            .unwrap_or(0);
+        let positions = self.lengths.iter().map(|(past, new)| past + new).max().unwrap_or(0);
         let angles = (0..positions * self.rotary_dim / 2).map(|i| i as f32 * 0.37);
         Rope {
             rotary_dim: self.rotary_dim,
@@ -113,10 +88,7 @@ impl AttentionCase {
     fn projections(&self, sequence: usize) -> Vec<f32> {
         let (past, new) = self.lengths[sequence];
         let columns = self.shape.qkv_columns();
-        noise(self.seed ^ sequence as u64, (past + new) * columns)
-            .iter()
-            .map(|v| 2.0 * v)
-            .collect()
+        noise(self.seed ^ sequence as u64, (past + new) * columns).iter().map(|v| 2.0 * v).collect()
     }
 
     /// Runs the sequences in `steps`, each a list of (sequence, first token, tokens), and returns the
@@ -142,24 +114,14 @@ impl AttentionCase {
             let mut batch = Batch::default();
             let mut rows = Vec::new();
             for &(sequence, first, tokens) in step {
-                batch
-                    .push(&vec![0; tokens], first, &tables[sequence])
-                    .expect("tokens");
+                batch.push(&vec![0; tokens], first, &tables[sequence]).expect("tokens");
                 let projections = self.projections(sequence);
                 rows.extend_from_slice(&projections[first * columns..][..tokens * columns]);
             }
             let mut qkv = tensor(backend, &rows, columns);
             let norm = head_norm.as_ref();
             backend
-                .append(
-                    &mut qkv,
-                    &self.shape,
-                    norm,
-                    Some(&rope),
-                    &batch,
-                    1,
-                    &mut cache,
-                )
+                .append(&mut qkv, &self.shape, norm, Some(&rope), &batch, 1, &mut cache)
                 .expect("shapes agree");
             let mut out = backend.operand(batch.num_tokens(), out_columns, ActivationFormat::F32);
             backend
@@ -181,9 +143,7 @@ impl AttentionCase {
     fn mixed_steps(&self) -> Vec<Vec<(usize, usize, usize)>> {
         let lengths = || self.lengths.iter().enumerate();
         let histories = lengths().filter(|(_, (past, _))| *past > 0);
-        let mut steps: Vec<_> = histories
-            .map(|(s, &(past, _))| vec![(s, 0, past)])
-            .collect();
+        let mut steps: Vec<_> = histories.map(|(s, &(past, _))| vec![(s, 0, past)]).collect();
         steps.push(lengths().map(|(s, &(past, new))| (s, past, new)).collect());
         steps
     }
@@ -204,9 +164,7 @@ pub(super) fn check<B: Backend>(backend: &B, case: AttentionCase) -> Check {
         KvFormat::BF16 => 0.06,
     };
     for (got, want) in got.iter().zip(&want) {
-        compare("append", &got[0], &want[0], |i| {
-            1e-5 * want[0][i].abs().max(1.0)
-        })?;
+        compare("append", &got[0], &want[0], |i| 1e-5 * want[0][i].abs().max(1.0))?;
         compare("attention", &got[1], &want[1], |_| tolerance)?;
     }
     Ok(())

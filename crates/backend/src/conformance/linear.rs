@@ -18,29 +18,15 @@ pub(super) struct LinearCase {
 }
 
 pub(super) fn case() -> impl Strategy<Value = LinearCase> {
-    let dense = prop_oneof![
-        Just(QuantScheme::F32),
-        Just(QuantScheme::BF16),
-        Just(QuantScheme::INT8),
-    ];
+    let dense =
+        prop_oneof![Just(QuantScheme::F32), Just(QuantScheme::BF16), Just(QuantScheme::INT8),];
     let dense = (dense, 1usize..300);
-    let grouped = (
-        prop::sample::select(vec![16usize, 32, 64, 128]),
-        any::<bool>(),
-        1usize..5,
-    )
+    let grouped = (prop::sample::select(vec![16usize, 32, 64, 128]), any::<bool>(), 1usize..5)
         .prop_map(|(group, symmetric, groups)| {
             (QuantScheme::int4(group, symmetric), group * groups)
         });
     let store = prop_oneof![Just(Store::Replace), Just(Store::Add)];
-    (
-        prop_oneof![dense, grouped],
-        1usize..30,
-        1usize..150,
-        any::<bool>(),
-        store,
-        any::<u64>(),
-    )
+    (prop_oneof![dense, grouped], 1usize..30, 1usize..150, any::<bool>(), store, any::<u64>())
         .prop_map(|((scheme, k), rows, n, bias, store, seed)| LinearCase {
             rows,
             n,
@@ -104,12 +90,7 @@ pub(super) fn check_invariance<B: Backend>(backend: &B, case: LinearCase) -> Che
         let x = &x[row * case.k..][..case.k];
         let before = &before[row * case.n..][..case.n];
         let alone = case.run(backend, x, before);
-        prop_assert_eq!(
-            &alone[..],
-            &together[row * case.n..][..case.n],
-            "row {} alone",
-            row
-        );
+        prop_assert_eq!(&alone[..], &together[row * case.n..][..case.n], "row {} alone", row);
     }
     Ok(())
 }

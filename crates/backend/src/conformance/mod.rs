@@ -39,11 +39,7 @@ pub fn check<B: Backend>(backend: &B) {
 }
 
 fn property<B: Backend, S: Strategy>(backend: &B, cases: S, check: fn(&B, S::Value) -> Check) {
-    let config = Config {
-        cases: CASES,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&cases, |case| check(backend, case));
     if let Err(error) = result {
         panic!("{}: {error}", backend.describe());
@@ -107,24 +103,12 @@ fn tensor<B: Backend>(backend: &B, x: &[f32], columns: usize) -> B::Tensor {
 fn check_refusals<B: Backend>(backend: &B) {
     let x = tensor(backend, &[0.5; 32], 16);
     let mut small = backend.tensor(1, 16);
-    assert!(
-        backend.write(&[0.0; 32], &mut small).is_err(),
-        "more rows than capacity"
-    );
-    assert!(
-        backend.write(&[0.0; 17], &mut small).is_err(),
-        "not whole rows"
-    );
-    assert!(
-        backend.select_rows(&x, &[2], &mut small).is_err(),
-        "row out of range"
-    );
+    assert!(backend.write(&[0.0; 32], &mut small).is_err(), "more rows than capacity");
+    assert!(backend.write(&[0.0; 17], &mut small).is_err(), "not whole rows");
+    assert!(backend.select_rows(&x, &[2], &mut small).is_err(), "row out of range");
     let table = quantize(&[0.5; 64], 4, 16, QuantScheme::F32).expect("finite");
     let table = backend.weight(table).expect("f32 is always supported");
-    assert!(
-        backend.embed(&table, &[4], &mut small).is_err(),
-        "token out of range"
-    );
+    assert!(backend.embed(&table, &[4], &mut small).is_err(), "token out of range");
     let mut narrow = backend.operand(2, 15, ActivationFormat::F32);
     assert!(backend.round(&x, &mut narrow).is_err(), "columns differ");
     let input = operand(backend, &[0.5; 30], 15, ActivationFormat::F32);

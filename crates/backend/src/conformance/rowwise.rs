@@ -22,41 +22,27 @@ pub(super) struct RowwiseCase {
 pub(super) fn case() -> impl Strategy<Value = RowwiseCase> {
     let format = prop_oneof![Just(ActivationFormat::F32), Just(ActivationFormat::BF16)];
     let norm = prop_oneof![Just(NormKind::Rms), Just(NormKind::Layer)];
-    let activation = prop_oneof![
-        Just(Activation::Silu),
-        Just(Activation::Gelu),
-        Just(Activation::GeluTanh)
-    ];
+    let activation =
+        prop_oneof![Just(Activation::Silu), Just(Activation::Gelu), Just(Activation::GeluTanh)];
     let flags = (any::<bool>(), any::<bool>());
-    (
-        1usize..40,
-        1usize..700,
-        format,
-        norm,
-        activation,
-        flags,
-        any::<u64>(),
+    (1usize..40, 1usize..700, format, norm, activation, flags, any::<u64>()).prop_map(
+        |(rows, columns, format, norm, activation, (bias, gated), seed)| RowwiseCase {
+            rows,
+            columns,
+            format,
+            norm,
+            bias: bias && norm == NormKind::Layer,
+            activation,
+            gated,
+            seed,
+        },
     )
-        .prop_map(
-            |(rows, columns, format, norm, activation, (bias, gated), seed)| RowwiseCase {
-                rows,
-                columns,
-                format,
-                norm,
-                bias: bias && norm == NormKind::Layer,
-                activation,
-                gated,
-                seed,
-            },
-        )
 }
 
 pub(super) fn check_embed<B: Backend>(backend: &B, case: RowwiseCase) -> Check {
     let vocabulary = 50;
     let values = noise(case.seed, vocabulary * case.columns);
-    let tokens: Vec<u32> = (0..case.rows as u32)
-        .map(|i| i * 7 % vocabulary as u32)
-        .collect();
+    let tokens: Vec<u32> = (0..case.rows as u32).map(|i| i * 7 % vocabulary as u32).collect();
     for scheme in [QuantScheme::F32, QuantScheme::BF16, QuantScheme::INT8] {
         let packed = quantize(&values, vocabulary, case.columns, scheme).expect("finite");
         let want: Vec<f32> = tokens
@@ -65,16 +51,12 @@ pub(super) fn check_embed<B: Backend>(backend: &B, case: RowwiseCase) -> Check {
             .collect();
         let table = backend.weight(packed).expect("supported scheme");
         let mut out = backend.tensor(case.rows, case.columns);
-        backend
-            .embed(&table, &tokens, &mut out)
-            .expect("shapes agree");
+        backend.embed(&table, &tokens, &mut out).expect("shapes agree");
         let got = backend.read(&out);
         compare("embed", &got, &want, |i| want[i].abs() * f32::EPSILON)?;
         let picked: Vec<u32> = (0..case.rows as u32).rev().step_by(2).collect();
         let mut rows = backend.tensor(picked.len(), case.columns);
-        backend
-            .select_rows(&out, &picked, &mut rows)
-            .expect("rows exist");
+        backend.select_rows(&out, &picked, &mut rows).expect("rows exist");
         let want: Vec<f32> = picked
             .iter()
             .flat_map(|&r| got[r as usize * case.columns..][..case.columns].to_vec())
@@ -86,34 +68,23 @@ pub(super) fn check_embed<B: Backend>(backend: &B, case: RowwiseCase) -> Check {
 
 impl RowwiseCase {
     fn norm<B: Backend>(&self, backend: &B) -> Norm<B::Vector> {
-        let bias = self
-            .bias
-            .then(|| backend.vector(&noise(self.seed ^ 2, self.columns)));
+        let bias = self.bias.then(|| backend.vector(&noise(self.seed ^ 2, self.columns)));
         let weight = backend.vector(&noise(self.seed ^ 1, self.columns));
-        Norm {
-            kind: self.norm,
-            weight,
-            bias,
-            eps: 1e-5,
-        }
+        Norm { kind: self.norm, weight, bias, eps: 1e-5 }
     }
 
     fn run_norm<B: Backend>(&self, backend: &B, x: &[f32]) -> Vec<f32> {
         let x = tensor(backend, x, self.columns);
         let mut out = backend.operand(self.rows, self.columns, self.format);
-        backend
-            .norm(&x, &self.norm(backend), &mut out)
-            .expect("shapes agree");
+        backend.norm(&x, &self.norm(backend), &mut out).expect("shapes agree");
         backend.read_operand(&out)
     }
 }
 
 pub(super) fn check_norm<B: Backend>(backend: &B, case: RowwiseCase) -> Check {
     // An offset makes the mean matter, as in real residual streams.
-    let x: Vec<f32> = noise(case.seed, case.rows * case.columns)
-        .iter()
-        .map(|v| 3.0 * v + 0.5)
-        .collect();
+    let x: Vec<f32> =
+        noise(case.seed, case.rows * case.columns).iter().map(|v| 3.0 * v + 0.5).collect();
     let got = case.run_norm(backend, &x);
     let want = case.run_norm(&Reference, &x);
     let step = activation_step(case.format);
@@ -135,22 +106,15 @@ pub(super) fn check_feed_forward<B: Backend>(backend: &B, case: RowwiseCase) -> 
         FeedForward::Plain(case.activation)
     };
     let columns = kind.input_columns(case.columns);
-    let x: Vec<f32> = noise(case.seed, case.rows * columns)
-        .iter()
-        .map(|v| 8.0 * v)
-        .collect();
+    let x: Vec<f32> = noise(case.seed, case.rows * columns).iter().map(|v| 8.0 * v).collect();
     fn run<B: Backend>(backend: &B, case: &RowwiseCase, kind: FeedForward, x: &[f32]) -> Vec<f32> {
         let x = tensor(backend, x, kind.input_columns(case.columns));
         let mut out = backend.operand(case.rows, case.columns, case.format);
-        backend
-            .feed_forward(&x, kind, &mut out)
-            .expect("shapes agree");
+        backend.feed_forward(&x, kind, &mut out).expect("shapes agree");
         backend.read_operand(&out)
     }
     let got = run(backend, &case, kind, &x);
     let want = run(&Reference, &case, kind, &x);
     let step = activation_step(case.format);
-    compare("feed_forward", &got, &want, |i| {
-        want[i].abs() * step + 1.2e-5
-    })
+    compare("feed_forward", &got, &want, |i| want[i].abs() * step + 1.2e-5)
 }

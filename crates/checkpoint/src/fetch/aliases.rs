@@ -46,10 +46,6 @@ impl Alias {
 
     /// All names, for messages.
     pub(super) fn names() -> String {
-        ALIASES
-            .iter()
-            .map(|alias| alias.name)
-            .collect::<Vec<_>>()
-            .join(", ")
+        ALIASES.iter().map(|alias| alias.name).collect::<Vec<_>>().join(", ")
     }
 }

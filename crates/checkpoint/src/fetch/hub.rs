@@ -36,10 +36,8 @@ impl<'a> RepositoryName<'a> {
     /// Takes `org/model` apart; `None` for anything else, paths in particular.
     pub(super) fn parse(name: &'a str) -> Option<Self> {
         let (organization, model) = name.split_once('/')?;
-        (is_plain_name(organization) && is_plain_name(model)).then_some(Self {
-            organization,
-            model,
-        })
+        (is_plain_name(organization) && is_plain_name(model))
+            .then_some(Self { organization, model })
     }
 
     /// The folder of an own download.
@@ -88,9 +86,7 @@ impl RemoteFile {
     fn is_wanted(&self) -> bool {
         is_plain_name(&self.name)
             && (WANTED_NAMES.contains(&self.name.as_str())
-                || WANTED_ENDINGS
-                    .iter()
-                    .any(|ending| self.name.ends_with(ending)))
+                || WANTED_ENDINGS.iter().any(|ending| self.name.ends_with(ending)))
     }
 }
 
@@ -108,23 +104,15 @@ pub(super) fn download(
             return Ok(target);
         }
         let (organization, model) = (name.organization, name.model);
-        let client = Client {
-            token: locations.token.as_deref(),
-        };
+        let client = Client { token: locations.token.as_deref() };
         let endpoint = &locations.endpoint;
         let repository = client.list(&format!(
             "{endpoint}/api/models/{organization}/{model}/revision/main?blobs=true"
         ))?;
         if !is_plain_name(&repository.sha) {
-            return Err(format!(
-                "{endpoint}: no commit of {organization}/{model} in its answer"
-            ));
+            return Err(format!("{endpoint}: no commit of {organization}/{model} in its answer"));
         }
-        let files: Vec<_> = repository
-            .siblings
-            .iter()
-            .filter(|file| file.is_wanted())
-            .collect();
+        let files: Vec<_> = repository.siblings.iter().filter(|file| file.is_wanted()).collect();
         if !files.iter().any(|file| file.name.ends_with(".safetensors")) {
             return Err(format!(
                 "{endpoint}: {organization}/{model} has no *.safetensors among its {} files",
@@ -133,9 +121,7 @@ pub(super) fn download(
         }
 
         // Named by commit, so that files of two versions never mix.
-        let partial = locations
-            .models
-            .join(format!("{folder}.{}.partial", repository.sha));
+        let partial = locations.models.join(format!("{folder}.{}.partial", repository.sha));
         fs::create_dir_all(&partial).map_err(|error| reason(&partial, error))?;
         for file in files {
             let address = format!(
@@ -145,9 +131,7 @@ pub(super) fn download(
             client.fetch(&address, file, &partial, progress)?;
         }
         store::publish(&partial, &target)?;
-        progress(FetchEvent::Finished {
-            path: target.clone(),
-        });
+        progress(FetchEvent::Finished { path: target.clone() });
         Ok(target)
     })
 }
@@ -197,18 +181,14 @@ impl Client<'_> {
         }
         let part = folder.join(format!("{}.part", file.name));
         let source = address.to_owned();
-        progress(FetchEvent::Started {
-            name: file.name.clone(),
-            source,
-        });
+        progress(FetchEvent::Started { name: file.name.clone(), source });
         match self.append(address, file, &part, progress) {
             Err(RequestError::CannotResume) => {
                 fs::remove_file(&part).map_err(|error| reason(&part, error))?;
-                self.append(address, file, &part, progress)
-                    .map_err(|error| match error {
-                        RequestError::Failed(reason) => reason,
-                        RequestError::CannotResume => format!("{address}: refused"),
-                    })?;
+                self.append(address, file, &part, progress).map_err(|error| match error {
+                    RequestError::Failed(reason) => reason,
+                    RequestError::CannotResume => format!("{address}: refused"),
+                })?;
             }
             Err(RequestError::Failed(reason)) => return Err(reason),
             Ok(()) => {}
@@ -230,26 +210,17 @@ impl Client<'_> {
         progress: Progress<'_>,
     ) -> Result<(), RequestError> {
         let failed = |error| RequestError::Failed(reason(part, error));
-        let mut output: File = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(part)
-            .map_err(failed)?;
+        let mut output: File =
+            OpenOptions::new().create(true).append(true).open(part).map_err(failed)?;
         let mut done = output.metadata().map_err(failed)?.len();
         if done > 0 && file.size == Some(done) {
             return Ok(());
         }
         let name = &file.name;
         self.get(address, done, &mut |bytes| {
-            output
-                .write_all(bytes)
-                .map_err(|error| reason(part, error))?;
+            output.write_all(bytes).map_err(|error| reason(part, error))?;
             done += bytes.len() as u64;
-            progress(FetchEvent::Progress {
-                name: name.clone(),
-                done,
-                total: file.size,
-            });
+            progress(FetchEvent::Progress { name: name.clone(), done, total: file.size });
             Ok(())
         })
     }
@@ -269,9 +240,7 @@ impl Client<'_> {
                 _ => format!("{address}: curl: {error}"),
             })
         };
-        let configuration = self
-            .configuration(address, offset)
-            .map_err(RequestError::Failed)?;
+        let configuration = self.configuration(address, offset).map_err(RequestError::Failed)?;
         let mut curl = Command::new("curl")
             .args(["--disable", "--config", "-"])
             .stdin(Stdio::piped())
@@ -302,10 +271,7 @@ impl Client<'_> {
             return Err(RequestError::CannotResume);
         }
         let complaint = String::from_utf8_lossy(&end.stderr);
-        Err(RequestError::Failed(format!(
-            "{address}: {}",
-            complaint.trim()
-        )))
+        Err(RequestError::Failed(format!("{address}: {}", complaint.trim())))
     }
 
     /// curl's options as a configuration file, which keeps the token out of the process list. curl
@@ -319,10 +285,7 @@ impl Client<'_> {
             text += &format!("continue-at = {offset}\n");
         }
         if let Some(token) = self.token {
-            text += &format!(
-                "header = {}\n",
-                quoted(&format!("Authorization: Bearer {token}"))?
-            );
+            text += &format!("header = {}\n", quoted(&format!("Authorization: Bearer {token}"))?);
         }
         Ok(text)
     }
@@ -330,10 +293,7 @@ impl Client<'_> {
 
 /// A value for curl's configuration.
 fn quoted(value: &str) -> Result<String, Reason> {
-    if value
-        .chars()
-        .any(|c| c.is_control() || c == '"' || c == '\\')
-    {
+    if value.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         // The value may be a token: it is not repeated.
         return Err("HF_ENDPOINT or HF_TOKEN holds a quote, backslash or control character".into());
     }
@@ -342,20 +302,13 @@ fn quoted(value: &str) -> Result<String, Reason> {
 
 /// Holds a complete file against what the hub says of it.
 fn verify(file: &RemoteFile, path: &Path) -> Result<(), Reason> {
-    let found = fs::metadata(path)
-        .map_err(|error| reason(path, error))?
-        .len();
+    let found = fs::metadata(path).map_err(|error| reason(path, error))?.len();
     if let Some(size) = file.size
         && size != found
     {
-        return Err(format!(
-            "{}: {found} bytes, the hub has {size}",
-            path.display()
-        ));
+        return Err(format!("{}: {found} bytes, the hub has {size}", path.display()));
     }
-    file.lfs
-        .as_ref()
-        .map_or(Ok(()), |lfs| store::verify_sha256(path, &lfs.sha256))
+    file.lfs.as_ref().map_or(Ok(()), |lfs| store::verify_sha256(path, &lfs.sha256))
 }
 
 #[cfg(test)]
@@ -365,18 +318,14 @@ mod tests {
     #[test]
     fn only_two_plain_names_make_a_repository() {
         assert!(RepositoryName::parse("HuggingFaceTB/SmolLM2-135M-Instruct").is_some());
-        for name in [
-            "model", "a/b/c", "../model", "a/..", "/model", "a/", "a b/c", "a/b?c",
-        ] {
+        for name in ["model", "a/b/c", "../model", "a/..", "/model", "a/", "a b/c", "a/b?c"] {
             assert!(RepositoryName::parse(name).is_none(), "{name}");
         }
     }
 
     #[test]
     fn configuration_values_cannot_add_options() {
-        let client = Client {
-            token: Some("x\"\noutput = \"/etc/passwd"),
-        };
+        let client = Client { token: Some("x\"\noutput = \"/etc/passwd") };
         assert!(client.configuration("http://hub", 0).is_err());
     }
 }

@@ -40,11 +40,12 @@ impl Locations {
         let user_cache =
             folder("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
         let in_user_cache = |name: &str| user_cache.as_ref().map(|cache| cache.join(name));
-        let cache = folder("BANTAM_CACHE")
-            .or_else(|| in_user_cache("bantam"))
-            .ok_or_else(|| CheckpointError::Layout {
-                path: PathBuf::from("~"),
-                problem: "no home folder for the model cache; set BANTAM_CACHE".to_owned(),
+        let cache =
+            folder("BANTAM_CACHE").or_else(|| in_user_cache("bantam")).ok_or_else(|| {
+                CheckpointError::Layout {
+                    path: PathBuf::from("~"),
+                    problem: "no home folder for the model cache; set BANTAM_CACHE".to_owned(),
+                }
             })?;
         let hub_cache = folder("HF_HUB_CACHE")
             .or_else(|| folder("HF_HOME").map(|home| home.join("hub")))

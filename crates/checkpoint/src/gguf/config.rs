@@ -45,11 +45,7 @@ impl Heads {
             let problem = format!("heads of {dim} elements; RoPE needs an even number");
             return Err(keys.error("attention.head_count", problem));
         }
-        Ok(Self {
-            query,
-            key_value,
-            dim,
-        })
+        Ok(Self { query, key_value, dim })
     }
 }
 
@@ -103,22 +99,13 @@ pub(crate) fn hugging_face(
     set("head_dim", json!(heads.dim));
     set("hidden_act", json!("silu"));
     let epsilon = "attention.layer_norm_rms_epsilon";
-    set(
-        "rms_norm_eps",
-        json!(metadata.required(&keys.full(epsilon), keys.float(epsilon)?)?),
-    );
-    set(
-        "rope_theta",
-        json!(keys.float("rope.freq_base")?.unwrap_or(DEFAULT_ROPE_THETA)),
-    );
+    set("rms_norm_eps", json!(metadata.required(&keys.full(epsilon), keys.float(epsilon)?)?));
+    set("rope_theta", json!(keys.float("rope.freq_base")?.unwrap_or(DEFAULT_ROPE_THETA)));
     set("rope_scaling", rope_scaling(&keys)?);
     if let Some(rotated) = keys.integer::<usize>("rope.dimension_count")?
         && rotated != heads.dim
     {
-        set(
-            "partial_rotary_factor",
-            json!(rotated as f64 / heads.dim as f64),
-        );
+        set("partial_rotary_factor", json!(rotated as f64 / heads.dim as f64));
     }
     for (gguf, hugging_face) in TOKEN_IDS {
         if let Some(id) = metadata.integer::<u32>(gguf)? {
@@ -127,10 +114,7 @@ pub(crate) fn hugging_face(
     }
 
     set("vocab_size", json!(vocabulary_size(metadata, tensors)?));
-    set(
-        "tie_word_embeddings",
-        json!(find(tensors, "lm_head.weight").is_none()),
-    );
+    set("tie_word_embeddings", json!(find(tensors, "lm_head.weight").is_none()));
     let has_bias = |module: &str| {
         let suffix = format!(".{module}.bias");
         tensors.iter().any(|tensor| tensor.name.ends_with(&suffix))
@@ -159,9 +143,7 @@ fn vocabulary_size(metadata: &Metadata, tensors: &[TensorEntry]) -> Result<usize
 }
 
 fn find<'a>(tensors: &'a [TensorEntry], name: &str) -> Option<&'a TensorEntry> {
-    let at = tensors
-        .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
-        .ok()?;
+    let at = tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok()?;
     Some(&tensors[at])
 }
 
@@ -177,9 +159,7 @@ fn rope_scaling(keys: &Keys<'_>) -> Result<Value, CheckpointError> {
         let problem = format!("is {kind:?}; none, linear and yarn are read");
         return Err(keys.error(TYPE, problem));
     }
-    let factor = keys
-        .metadata
-        .required(&keys.full(FACTOR), keys.float(FACTOR)?)?;
+    let factor = keys.metadata.required(&keys.full(FACTOR), keys.float(FACTOR)?)?;
     let mut scaling = Map::new();
     scaling.insert("rope_type".to_owned(), json!(kind));
     scaling.insert("factor".to_owned(), json!(factor));
@@ -209,10 +189,7 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn of(metadata: &'a Metadata) -> Result<Self, CheckpointError> {
-        Ok(Self {
-            metadata,
-            prefix: Architecture::of(metadata)?.name,
-        })
+        Ok(Self { metadata, prefix: Architecture::of(metadata)?.name })
     }
 
     fn full(&self, key: &str) -> String {

@@ -15,11 +15,7 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(file: &'a Path, bytes: &'a [u8]) -> Self {
-        Self {
-            file,
-            bytes,
-            position: 0,
-        }
+        Self { file, bytes, position: 0 }
     }
 
     pub(crate) fn position(&self) -> usize {
@@ -70,10 +66,7 @@ impl<'a> Cursor<'a> {
 
     /// A header error of this file.
     pub(crate) fn error(&self, problem: String) -> CheckpointError {
-        CheckpointError::Header {
-            file: self.file.to_path_buf(),
-            problem,
-        }
+        CheckpointError::Header { file: self.file.to_path_buf(), problem }
     }
 
     fn require(&self, count: u128, what: &str) -> Result<(), CheckpointError> {

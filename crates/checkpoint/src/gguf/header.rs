@@ -87,10 +87,7 @@ fn alignment(metadata: &Metadata) -> Result<u64, CheckpointError> {
     if alignment.is_power_of_two() && alignment <= MAX {
         return Ok(alignment);
     }
-    Err(metadata.error(
-        KEY,
-        format!("is {alignment}, expected a power of two up to {MAX}"),
-    ))
+    Err(metadata.error(KEY, format!("is {alignment}, expected a power of two up to {MAX}")))
 }
 
 /// A tensor description as the file has it.
@@ -121,12 +118,7 @@ impl Description {
         }
         let ggml_type = cursor.u32(what)?;
         let offset = cursor.u64(what)?;
-        Ok(Self {
-            name,
-            shape,
-            ggml_type,
-            offset,
-        })
+        Ok(Self { name, shape, ggml_type, offset })
     }
 
     /// Holds the description against the file.
@@ -144,16 +136,10 @@ impl Description {
         };
         let encoding = encoding_of(self.ggml_type).ok_or_else(|| {
             let id = self.ggml_type;
-            tensor_error(format!(
-                "GGML type {id} is not read; read are {}",
-                supported_types()
-            ))
+            tensor_error(format!("GGML type {id} is not read; read are {}", supported_types()))
         })?;
         if self.shape.contains(&0) {
-            return Err(tensor_error(format!(
-                "shape {:?} has a dimension of 0",
-                self.shape
-            )));
+            return Err(tensor_error(format!("shape {:?} has a dimension of 0", self.shape)));
         }
         let shape = self
             .shape
@@ -198,22 +184,15 @@ fn encoding_of(ggml_type: u32) -> Option<Encoding> {
 
 /// Type numbers and names for the message about another type.
 fn supported_types() -> String {
-    let scalars = SCALAR_TYPES
-        .iter()
-        .map(|(id, dtype)| format!("{id} {dtype}"));
-    let blocks = BlockType::ALL
-        .iter()
-        .map(|block| format!("{} {block}", block.ggml_type()));
+    let scalars = SCALAR_TYPES.iter().map(|(id, dtype)| format!("{id} {dtype}"));
+    let blocks = BlockType::ALL.iter().map(|block| format!("{} {block}", block.ggml_type()));
     scalars.chain(blocks).collect::<Vec<_>>().join(", ")
 }
 
 /// Refuses tensors that share bytes; `tensors` comes back in the order of their data.
 fn check_overlap(file: &Path, tensors: &mut [TensorEntry]) -> Result<(), CheckpointError> {
     tensors.sort_by_key(|tensor| tensor.bytes.start);
-    match tensors
-        .windows(2)
-        .find(|pair| pair[1].bytes.start < pair[0].bytes.end)
-    {
+    match tensors.windows(2).find(|pair| pair[1].bytes.start < pair[0].bytes.end) {
         None => Ok(()),
         Some(pair) => Err(CheckpointError::Tensor {
             file: file.to_path_buf(),

@@ -63,10 +63,7 @@ impl Metadata {
         file: &Path,
         count: usize,
     ) -> Result<Self, CheckpointError> {
-        let mut metadata = Self {
-            file: file.to_path_buf(),
-            values: BTreeMap::new(),
-        };
+        let mut metadata = Self { file: file.to_path_buf(), values: BTreeMap::new() };
         for _ in 0..count {
             let key = cursor.text("a metadata key")?;
             let value = read_value(cursor, key)?;
@@ -154,11 +151,7 @@ impl Metadata {
 
     /// An error about one key of this file.
     pub(crate) fn error(&self, key: &str, problem: String) -> CheckpointError {
-        CheckpointError::Metadata {
-            file: self.file.clone(),
-            key: key.to_owned(),
-            problem,
-        }
+        CheckpointError::Metadata { file: self.file.clone(), key: key.to_owned(), problem }
     }
 
     fn get<'a, T>(
@@ -264,9 +257,7 @@ fn scalars<const SIZE: usize, T>(
     what: &str,
     value: impl Fn([u8; SIZE]) -> T,
 ) -> Result<Vec<T>, CheckpointError> {
-    items(cursor, what, SIZE as u64, |cursor| {
-        cursor.array(what).map(&value)
-    })
+    items(cursor, what, SIZE as u64, |cursor| cursor.array(what).map(&value))
 }
 
 fn read_bool(cursor: &mut Cursor<'_>, what: &str) -> Result<bool, CheckpointError> {
@@ -283,10 +274,7 @@ fn shortest(value: f32) -> f64 {
 }
 
 fn unknown_type(cursor: &Cursor<'_>, what: &str, found: u32) -> CheckpointError {
-    cursor.error(format!(
-        "{what}: unknown value type {found}; known are 0 to {}",
-        value_type::F64
-    ))
+    cursor.error(format!("{what}: unknown value type {found}; known are 0 to {}", value_type::F64))
 }
 
 #[cfg(test)]
@@ -308,10 +296,7 @@ mod tests {
         bytes.extend(u64::MAX.to_le_bytes());
         let mut cursor = Cursor::new(Path::new("test.gguf"), &bytes);
         let error = read_array(&mut cursor, "metadata `x`", 1).expect_err("nothing follows");
-        assert!(
-            matches!(error, CheckpointError::Truncated { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, CheckpointError::Truncated { .. }), "{error}");
     }
 
     #[test]

@@ -26,10 +26,7 @@ use names::Architecture;
 
 /// Opens a GGUF model from all its parts, in order.
 pub(crate) fn load(parts: &[PathBuf]) -> Result<Contents, CheckpointError> {
-    let files = parts
-        .iter()
-        .map(|part| MappedFile::open(part))
-        .collect::<Result<Vec<_>, _>>()?;
+    let files = parts.iter().map(|part| MappedFile::open(part)).collect::<Result<Vec<_>, _>>()?;
     let mut headers = files
         .iter()
         .map(|file| Header::parse(file.path(), file.bytes()))

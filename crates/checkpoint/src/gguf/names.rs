@@ -20,21 +20,9 @@ pub(crate) struct Architecture {
 }
 
 const ARCHITECTURES: [Architecture; 3] = [
-    Architecture {
-        name: "llama",
-        class: "LlamaForCausalLM",
-        rope_interleaved: true,
-    },
-    Architecture {
-        name: "qwen2",
-        class: "Qwen2ForCausalLM",
-        rope_interleaved: false,
-    },
-    Architecture {
-        name: "qwen3",
-        class: "Qwen3ForCausalLM",
-        rope_interleaved: false,
-    },
+    Architecture { name: "llama", class: "LlamaForCausalLM", rope_interleaved: true },
+    Architecture { name: "qwen2", class: "Qwen2ForCausalLM", rope_interleaved: false },
+    Architecture { name: "qwen3", class: "Qwen3ForCausalLM", rope_interleaved: false },
 ];
 
 /// Tensors outside the layers: GGUF and Hugging Face name.
@@ -68,17 +56,14 @@ impl Architecture {
     pub(crate) fn of(metadata: &Metadata) -> Result<&'static Self, CheckpointError> {
         const KEY: &str = "general.architecture";
         let name = metadata.required(KEY, metadata.text(KEY)?)?;
-        ARCHITECTURES
-            .iter()
-            .find(|architecture| architecture.name == name)
-            .ok_or_else(|| {
-                let supported: Vec<_> = ARCHITECTURES.iter().map(|known| known.name).collect();
-                CheckpointError::UnsupportedArchitecture {
-                    file: metadata.file().to_path_buf(),
-                    architecture: name.to_owned(),
-                    supported: supported.join(", "),
-                }
-            })
+        ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| {
+            let supported: Vec<_> = ARCHITECTURES.iter().map(|known| known.name).collect();
+            CheckpointError::UnsupportedArchitecture {
+                file: metadata.file().to_path_buf(),
+                architecture: name.to_owned(),
+                supported: supported.join(", "),
+            }
+        })
     }
 
     /// Gives a tensor its Hugging Face name and its row order.
@@ -114,10 +99,7 @@ impl Architecture {
                     heads.dim
                 )));
             }
-            tensor.row_order = RowOrder::RopeInterleaved {
-                heads: count,
-                head_dim: heads.dim,
-            };
+            tensor.row_order = RowOrder::RopeInterleaved { heads: count, head_dim: heads.dim };
         }
         tensor.name = format!("model.layers.{layer}.{module}.{part}");
         Ok(())

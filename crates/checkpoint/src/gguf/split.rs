@@ -24,19 +24,13 @@ impl<'a> SplitName<'a> {
             digits.then(|| text.parse::<u32>().ok()).flatten()
         };
         let (number, count) = (five_digits(number)?, five_digits(count)?);
-        (1..=count).contains(&number).then_some(Self {
-            stem,
-            number,
-            count,
-        })
+        (1..=count).contains(&number).then_some(Self { stem, number, count })
     }
 
     /// All parts of the model that the file `path` is, or is a part of, in order.
     pub(crate) fn parts_of(path: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-        let Some(split) = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(SplitName::parse)
+        let Some(split) =
+            path.file_name().and_then(|name| name.to_str()).and_then(SplitName::parse)
         else {
             return Ok(vec![path.to_path_buf()]);
         };
@@ -48,10 +42,7 @@ impl<'a> SplitName<'a> {
                     return Ok(part);
                 }
                 let problem = format!("one part of {}; {name} is missing beside it", split.count);
-                Err(CheckpointError::Layout {
-                    path: path.to_path_buf(),
-                    problem,
-                })
+                Err(CheckpointError::Layout { path: path.to_path_buf(), problem })
             })
             .collect()
     }
@@ -61,9 +52,9 @@ impl<'a> SplitName<'a> {
 pub(crate) fn check(headers: &[Header]) -> Result<(), CheckpointError> {
     let check =
         |header: &Header, key: &str, actual: usize| match header.metadata.integer::<usize>(key)? {
-            Some(stated) if stated != actual => Err(header
-                .metadata
-                .error(key, format!("is {stated}, the files have {actual}"))),
+            Some(stated) if stated != actual => {
+                Err(header.metadata.error(key, format!("is {stated}, the files have {actual}")))
+            }
             _ => Ok(()),
         };
     let tensors = headers.iter().map(|header| header.tensors.len()).sum();
@@ -85,20 +76,10 @@ mod tests {
     #[test]
     fn names_are_taken_apart() {
         let split = SplitName::parse("big-Q8_0-00002-of-00003.gguf");
-        assert_eq!(
-            split,
-            Some(SplitName {
-                stem: "big-Q8_0",
-                number: 2,
-                count: 3
-            })
-        );
-        for name in [
-            "big.gguf",
-            "big-2-of-3.gguf",
-            "big-00004-of-00003.gguf",
-            "x-00000-of-00000.gguf",
-        ] {
+        assert_eq!(split, Some(SplitName { stem: "big-Q8_0", number: 2, count: 3 }));
+        for name in
+            ["big.gguf", "big-2-of-3.gguf", "big-00004-of-00003.gguf", "x-00000-of-00000.gguf"]
+        {
             assert_eq!(SplitName::parse(name), None, "{name}");
         }
     }

@@ -30,10 +30,7 @@ pub(crate) fn vocabulary(metadata: &Metadata) -> Result<Vocabulary, CheckpointEr
         pre: text("tokenizer.ggml.pre")?,
         token_types: token_types(metadata, tokens.len())?,
         scores: scores(metadata, tokens.len())?,
-        merges: metadata
-            .texts("tokenizer.ggml.merges")?
-            .unwrap_or_default()
-            .to_vec(),
+        merges: metadata.texts("tokenizer.ggml.merges")?.unwrap_or_default().to_vec(),
         bos: id("tokenizer.ggml.bos_token_id")?,
         eos: id("tokenizer.ggml.eos_token_id")?,
         eot: id("tokenizer.ggml.eot_token_id")?,

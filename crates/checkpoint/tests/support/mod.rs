@@ -49,9 +49,7 @@ impl Drop for Folder {
 
 /// The message of the error that opening `path` gives: one line that names a file.
 pub(crate) fn refusal(path: &Path) -> String {
-    let message = Checkpoint::open(path)
-        .expect_err("must be refused")
-        .to_string();
+    let message = Checkpoint::open(path).expect_err("must be refused").to_string();
     assert!(!message.contains('\n'), "{message}");
     assert!(message.contains('/'), "names no file: {message}");
     message
@@ -94,12 +92,7 @@ impl Tensor {
     ) -> Self {
         let data: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
         assert_eq!(data.len() as u64, 4 * dimensions.iter().product::<u64>());
-        Self {
-            name: name.to_owned(),
-            dimensions: dimensions.to_vec(),
-            ggml_type: 0,
-            data,
-        }
+        Self { name: name.to_owned(), dimensions: dimensions.to_vec(), ggml_type: 0, data }
     }
 }
 
@@ -132,14 +125,8 @@ impl Gguf {
                 "tokenizer.ggml.tokens".to_owned(),
                 Value::Texts(["<s>", "a", "b", "ab"].map(str::to_owned).to_vec()),
             ),
-            (
-                "tokenizer.ggml.token_type".to_owned(),
-                Value::I32s(vec![3, 1, 1, 1]),
-            ),
-            (
-                "tokenizer.ggml.merges".to_owned(),
-                Value::Texts(vec!["a b".to_owned()]),
-            ),
+            ("tokenizer.ggml.token_type".to_owned(), Value::I32s(vec![3, 1, 1, 1])),
+            ("tokenizer.ggml.merges".to_owned(), Value::Texts(vec!["a b".to_owned()])),
             ("tokenizer.ggml.bos_token_id".to_owned(), Value::U32(0)),
             ("tokenizer.ggml.add_bos_token".to_owned(), Value::Bool(true)),
         ];
@@ -165,11 +152,7 @@ impl Gguf {
             filled("blk.0.ffn_up.weight", &[8, 16]),
             filled("blk.0.ffn_down.weight", &[16, 8]),
         ];
-        Self {
-            version: 3,
-            metadata,
-            tensors,
-        }
+        Self { version: 3, metadata, tensors }
     }
 
     /// Sets a metadata value, replacing one of the same key.

@@ -7,17 +7,17 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// The built binary with arguments, no terminal and nothing on standard input.
-pub fn bantam(arguments: &[&str]) -> Command {
+pub(crate) fn bantam(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bantam"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// What a finished run left.
-pub struct Finished {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl From<Output> for Finished {
@@ -31,13 +31,13 @@ impl From<Output> for Finished {
 }
 
 /// Runs to the end.
-pub fn run(arguments: &[&str]) -> Finished {
+pub(crate) fn run(arguments: &[&str]) -> Finished {
     bantam(arguments).output().unwrap().into()
 }
 
 /// Runs to the end with a text on standard input.
 #[allow(dead_code)] // not every test file needs it
-pub fn run_with_input(arguments: &[&str], input: &str) -> Finished {
+pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Finished {
     let mut child = bantam(arguments).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap().into()
@@ -46,14 +46,14 @@ pub fn run_with_input(arguments: &[&str], input: &str) -> Finished {
 impl Finished {
     /// The JSON document that is the whole of standard output.
     #[allow(dead_code)] // not every test file needs it
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.stdout.lines().count(), 1, "{}{}", self.stdout, self.stderr);
         serde_json::from_str(&self.stdout).unwrap()
     }
 
     /// The message of a run that failed: one line on standard error and nothing on standard output.
     #[allow(dead_code)] // not every test file needs it
-    pub fn refusal(&self) -> &str {
+    pub(crate) fn refusal(&self) -> &str {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.stdout, "");
         let message =
@@ -66,7 +66,7 @@ impl Finished {
 
 /// A fresh folder for one test.
 #[allow(dead_code)] // not every test file needs it
-pub fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
@@ -75,6 +75,6 @@ pub fn folder(name: &str) -> PathBuf {
 
 /// A tiny random checkpoint of the model crate's tests; it has no tokenizer.
 #[allow(dead_code)] // not every test file needs it
-pub fn tiny_checkpoint() -> PathBuf {
+pub(crate) fn tiny_checkpoint() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data/tiny/llama-gqa")
 }

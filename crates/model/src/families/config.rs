@@ -25,12 +25,7 @@ impl<'a> Config<'a> {
                 expected: "an object".to_owned(),
             });
         };
-        let unknown = Self {
-            values,
-            file,
-            model_type: "unknown",
-            prefix: "",
-        };
+        let unknown = Self { values, file, model_type: "unknown", prefix: "" };
         Ok(Self {
             model_type: unknown.required("model_type", "a string", Value::as_str)?,
             ..unknown
@@ -44,11 +39,7 @@ impl<'a> Config<'a> {
     /// The object at `key`, if there is one that is not null.
     pub(crate) fn object(&self, key: &'a str, prefix: &'a str) -> Result<Option<Self>, ModelError> {
         let object = self.optional(key, "an object or null", Value::as_object)?;
-        Ok(object.map(|values| Self {
-            values,
-            prefix,
-            ..*self
-        }))
+        Ok(object.map(|values| Self { values, prefix, ..*self }))
     }
 
     /// The value at `key` as `read` sees it; none if it is absent or null.
@@ -73,8 +64,7 @@ impl<'a> Config<'a> {
         expected: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<T, ModelError> {
-        self.optional(key, expected, read)?
-            .ok_or_else(|| self.missing(key))
+        self.optional(key, expected, read)?.ok_or_else(|| self.missing(key))
     }
 
     /// A count; negative numbers and fractions are refused.
@@ -85,9 +75,7 @@ impl<'a> Config<'a> {
     pub(crate) fn count_or_none(&self, key: &str) -> Result<Option<usize>, ModelError> {
         // Some files write counts as 2048.0.
         let whole = |v: f64| (v >= 0.0 && v.fract() == 0.0 && v < 9e15).then_some(v as usize);
-        self.optional(key, "a whole number", |value| {
-            value.as_f64().and_then(whole)
-        })
+        self.optional(key, "a whole number", |value| value.as_f64().and_then(whole))
     }
 
     pub(crate) fn number(&self, key: &str) -> Result<f64, ModelError> {
@@ -99,9 +87,7 @@ impl<'a> Config<'a> {
     }
 
     pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
-        Ok(self
-            .optional(key, "true or false", Value::as_bool)?
-            .unwrap_or(default))
+        Ok(self.optional(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
@@ -129,11 +115,7 @@ impl<'a> Config<'a> {
         let found = ACTIVATIONS.iter().find(|(known, _)| *known == name);
         found.map(|&(_, activation)| activation).ok_or_else(|| {
             let known: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
-            self.bad(
-                key,
-                &format!("`{name}`"),
-                &format!("one of {}", known.join(", ")),
-            )
+            self.bad(key, &format!("`{name}`"), &format!("one of {}", known.join(", ")))
         })
     }
 

@@ -70,16 +70,10 @@ static NAMES: TensorNames = TensorNames {
         "model.layers.{layer}.self_attn.k_proj",
         "model.layers.{layer}.self_attn.v_proj",
     ]),
-    head_norms: [
-        "model.layers.{layer}.self_attn.q_norm",
-        "model.layers.{layer}.self_attn.k_norm",
-    ],
+    head_norms: ["model.layers.{layer}.self_attn.q_norm", "model.layers.{layer}.self_attn.k_norm"],
     attention_out: "model.layers.{layer}.self_attn.o_proj",
     feed_forward_norm: "model.layers.{layer}.post_attention_layernorm",
-    feed_forward_in: &[
-        "model.layers.{layer}.mlp.gate_proj",
-        "model.layers.{layer}.mlp.up_proj",
-    ],
+    feed_forward_in: &["model.layers.{layer}.mlp.gate_proj", "model.layers.{layer}.mlp.up_proj"],
     feed_forward_out: "model.layers.{layer}.mlp.down_proj",
     final_norm: "model.norm",
     head: "lm_head",
@@ -102,17 +96,12 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
     let heads = config.count(KEYS.heads)?;
     let hidden = config.count(KEYS.hidden)?;
     let layers = config.count(KEYS.layers)?;
-    let head_dim = match config
-        .count_or_none(KEYS.head_dim)?
-        .or(variant.default_head_dim)
-    {
+    let head_dim = match config.count_or_none(KEYS.head_dim)?.or(variant.default_head_dim) {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden % heads == 0 => hidden / heads,
         None => {
-            let expected = format!(
-                "a multiple of `{}`, {heads}, or `head_dim` beside it",
-                KEYS.heads
-            );
+            let expected =
+                format!("a multiple of `{}`, {heads}, or `head_dim` beside it", KEYS.heads);
             return Err(config.bad(KEYS.hidden, &hidden.to_string(), &expected));
         }
     };
@@ -127,11 +116,7 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             vocabulary: config.count(KEYS.vocabulary)?,
             max_positions: rope.max_positions,
         },
-        norm: NormSpec {
-            kind: NormKind::Rms,
-            eps: config.number(KEYS.eps)? as f32,
-            bias: false,
-        },
+        norm: NormSpec { kind: NormKind::Rms, eps: config.number(KEYS.eps)? as f32, bias: false },
         positions: Positions::Rotary(Rotary {
             rotary_dim: head_dim,
             pairs: RotaryPairs::HalfSplit,

@@ -12,10 +12,7 @@ use crate::error::ModelError;
 use config::Config;
 
 /// A `model_type` and the function that describes its network.
-type Family = (
-    &'static str,
-    fn(&Config<'_>) -> Result<ArchSpec, ModelError>,
-);
+type Family = (&'static str, fn(&Config<'_>) -> Result<ArchSpec, ModelError>);
 
 /// Every `model_type` that is supported.
 const FAMILIES: [Family; 4] = [
@@ -37,10 +34,7 @@ pub fn supported_model_types() -> impl Iterator<Item = &'static str> {
 /// Describes the network of a configuration; sizes are not checked yet.
 pub(crate) fn describe(config: &Value, file: &str) -> Result<ArchSpec, ModelError> {
     let config = Config::new(config, file)?;
-    let Some((_, describe)) = FAMILIES
-        .iter()
-        .find(|(name, _)| *name == config.model_type())
-    else {
+    let Some((_, describe)) = FAMILIES.iter().find(|(name, _)| *name == config.model_type()) else {
         return Err(ModelError::UnknownModelType {
             file: file.to_owned(),
             model_type: config.model_type().to_owned(),

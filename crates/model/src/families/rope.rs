@@ -22,13 +22,8 @@ pub(super) fn read(config: &Config<'_>, max_positions: usize) -> Result<RopeConf
         Some(parameters) => Some(parameters),
         None => config.object("rope_scaling", "rope_scaling.")?,
     };
-    let inner_theta = parameters
-        .map(|p| p.number_or_none("rope_theta"))
-        .transpose()?
-        .flatten();
-    let theta = inner_theta
-        .or(config.number_or_none("rope_theta")?)
-        .unwrap_or(DEFAULT_THETA);
+    let inner_theta = parameters.map(|p| p.number_or_none("rope_theta")).transpose()?.flatten();
+    let theta = inner_theta.or(config.number_or_none("rope_theta")?).unwrap_or(DEFAULT_THETA);
     let scaling = match scaling {
         Some(scaling) => read_scaling(&scaling, max_positions)?,
         None => RopeScaling::None,
@@ -37,11 +32,7 @@ pub(super) fn read(config: &Config<'_>, max_positions: usize) -> Result<RopeConf
         RopeScaling::Yarn(yarn) => max_positions.max((yarn.original as f64 * yarn.factor) as usize),
         _ => max_positions,
     };
-    Ok(RopeConfig {
-        theta: theta as f32,
-        scaling,
-        max_positions,
-    })
+    Ok(RopeConfig { theta: theta as f32, scaling, max_positions })
 }
 
 fn read_scaling(scaling: &Config<'_>, max_positions: usize) -> Result<RopeScaling, ModelError> {
@@ -74,11 +65,7 @@ fn read_yarn(scaling: &Config<'_>, max_positions: usize) -> Result<Yarn, ModelEr
     let given = |key| Ok::<_, ModelError>(scaling.number_or_none(key)?.filter(|&v| v != 0.0));
     let factor = scaling.number("factor")?;
     let length_scale = |mscale: f64| {
-        if factor <= 1.0 {
-            1.0
-        } else {
-            0.1 * mscale * factor.ln() + 1.0
-        }
+        if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
     };
     let attention_factor = match scaling.number_or_none("attention_factor")? {
         Some(stated) => stated,
@@ -90,9 +77,7 @@ fn read_yarn(scaling: &Config<'_>, max_positions: usize) -> Result<Yarn, ModelEr
     let original = scaling.count_or_none("original_max_position_embeddings")?;
     Ok(Yarn {
         factor,
-        original: original
-            .filter(|&tokens| tokens > 0)
-            .unwrap_or(max_positions),
+        original: original.filter(|&tokens| tokens > 0).unwrap_or(max_positions),
         beta_fast: given("beta_fast")?.unwrap_or(32.0),
         beta_slow: given("beta_slow")?.unwrap_or(1.0),
         attention_factor: attention_factor as f32,

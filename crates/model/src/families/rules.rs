@@ -63,8 +63,6 @@ impl WindowRule {
             return kinds.into_iter().map(window_of).collect();
         }
         let first = config.count("max_window_layers")?;
-        Ok((0..layers)
-            .map(|layer| (layer >= first).then_some(window))
-            .collect())
+        Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect())
     }
 }

@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 
 /// A path below `tests/data`.
 pub fn data(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
 }
 
 pub fn read_json(path: &Path) -> Value {
@@ -23,21 +21,11 @@ pub fn read_json(path: &Path) -> Value {
 }
 
 pub fn numbers<T: From<f32>>(value: &Value) -> Vec<T> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| T::from(v.as_f64().unwrap() as f32))
-        .collect()
+    value.as_array().unwrap().iter().map(|v| T::from(v.as_f64().unwrap() as f32)).collect()
 }
 
 pub fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
 }
 
 /// Loads a model without progress.
@@ -52,14 +40,8 @@ pub fn load<B: Backend>(
 
 /// The CPU back end with each instruction set of this machine, two threads.
 pub fn cpus() -> Vec<Cpu> {
-    let with = |isa| CpuOptions {
-        isa: Some(isa),
-        threads: Some(2),
-    };
-    Isa::available()
-        .into_iter()
-        .map(|isa| Cpu::new(with(isa)).unwrap())
-        .collect()
+    let with = |isa| CpuOptions { isa: Some(isa), threads: Some(2) };
+    Isa::available().into_iter().map(|isa| Cpu::new(with(isa)).unwrap()).collect()
 }
 
 /// One sequence in blocks of its own, and how many of its tokens are computed.
@@ -72,23 +54,13 @@ pub struct Sequence {
 
 impl Sequence {
     pub fn new(tokens: &[u32], blocks: Vec<u32>) -> Self {
-        Self {
-            tokens: tokens.to_vec(),
-            blocks,
-            computed: 0,
-        }
+        Self { tokens: tokens.to_vec(), blocks, computed: 0 }
     }
 
     /// Adds the next `count` tokens to a batch.
     pub fn push(&mut self, batch: &mut Batch, count: usize) {
         let end = self.computed + count;
-        batch
-            .push(
-                &self.tokens[self.computed..end],
-                self.computed,
-                &self.blocks,
-            )
-            .unwrap();
+        batch.push(&self.tokens[self.computed..end], self.computed, &self.blocks).unwrap();
         self.computed = end;
     }
 }
@@ -107,11 +79,7 @@ pub fn logits_in_chunks<B: Backend>(
         sequence.push(&mut batch, chunk);
         batch.want_all_logits();
         let values = decoder.forward(&batch).unwrap();
-        logits.extend(
-            values
-                .chunks_exact(decoder.arch().sizes.vocabulary)
-                .map(<[f32]>::to_vec),
-        );
+        logits.extend(values.chunks_exact(decoder.arch().sizes.vocabulary).map(<[f32]>::to_vec));
     }
     assert_eq!(sequence.computed, tokens.len());
     logits
@@ -139,20 +107,13 @@ pub fn greedy<B: Backend>(
 }
 
 pub fn argmax(logits: &[f32]) -> u32 {
-    let best = logits
-        .iter()
-        .enumerate()
-        .max_by(|a, b| a.1.total_cmp(b.1))
-        .unwrap();
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
     best.0 as u32
 }
 
 pub fn max_difference(got: &[f32], want: &[f32]) -> f32 {
     assert_eq!(got.len(), want.len());
-    got.iter()
-        .zip(want)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
+    got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// A deterministic generator for weights and random chunks (xorshift64*).
@@ -173,10 +134,7 @@ impl Random {
 
     /// About normal, mean 0, deviation 1.
     pub fn normal(&mut self) -> f32 {
-        (0..12)
-            .map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32)
-            .sum::<f32>()
-            - 6.0
+        (0..12).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0
     }
 
     /// Random sizes from 1 that add up to `total`.
@@ -217,17 +175,11 @@ impl Files {
             (t.name.to_owned(), t.shape.to_vec(), t.to_f32().unwrap())
         };
         let tensors = checkpoint.tensors().map(values).collect();
-        Self {
-            config: checkpoint.config().clone(),
-            tensors,
-        }
+        Self { config: checkpoint.config().clone(), tensors }
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut (String, Vec<usize>, Vec<f32>) {
-        self.tensors
-            .iter_mut()
-            .find(|t| t.0 == name)
-            .unwrap_or_else(|| panic!("no {name}"))
+        self.tensors.iter_mut().find(|t| t.0 == name).unwrap_or_else(|| panic!("no {name}"))
     }
 
     pub fn remove(&mut self, name: &str) {
@@ -236,17 +188,13 @@ impl Files {
 
     /// Adds a tensor of random values.
     pub fn add(&mut self, name: &str, shape: &[usize], scale: f32, random: &mut Random) {
-        let values = (0..shape.iter().product())
-            .map(|_| scale * random.normal())
-            .collect();
+        let values = (0..shape.iter().product()).map(|_| scale * random.normal()).collect();
         self.tensors.push((name.to_owned(), shape.to_vec(), values));
     }
 
     /// Writes a folder with `config.json` and `model.safetensors` (F32), named after the test.
     pub fn write(&self, name: &str) -> PathBuf {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join("model")
-            .join(name);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("model").join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let (mut header, mut bytes) = (serde_json::Map::new(), Vec::new());
         for (name, shape, values) in &self.tensors {

@@ -1,0 +1,41 @@
+//! From a checkpoint to the network it holds.
+
+use bantam_checkpoint::{Checkpoint, Format};
+
+use crate::arch::{ArchSpec, Positions};
+use crate::error::ModelError;
+use crate::load::finite_values;
+use crate::rope::RopeScaling;
+use crate::stored::ROPE_DIVISORS;
+
+impl ArchSpec {
+    /// Describes the network of a checkpoint: its configuration, and the frequency divisors that
+    /// GGUF files keep in a tensor.
+    ///
+    /// # Errors
+    /// As [`from_config`](Self::from_config), naming the checkpoint's own file.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let file = match checkpoint.format() {
+            Format::Safetensors => checkpoint.path().join("config.json"),
+            Format::Gguf => checkpoint.path().to_path_buf(),
+        };
+        let file = file.display().to_string();
+        let mut arch = Self::from_config_file(checkpoint.config(), &file)?;
+        if !checkpoint.has_tensor(ROPE_DIVISORS) {
+            return Ok(arch);
+        }
+        let divisors = finite_values(&checkpoint.tensor(ROPE_DIVISORS)?)?;
+        if let Positions::Rotary(rotary) = &mut arch.positions {
+            if rotary.scaling != RopeScaling::None {
+                return Err(ModelError::BadValue {
+                    file,
+                    key: "rope_scaling".to_owned(),
+                    got: "a rule of its own".to_owned(),
+                    expected: format!("none beside the tensor {ROPE_DIVISORS}"),
+                });
+            }
+            rotary.scaling = RopeScaling::Divisors(divisors);
+        }
+        Ok(arch)
+    }
+}
