@@ -194,7 +194,7 @@ fn tensor_table(model: &OpenModel, schemes: &HashMap<String, String>) -> Table {
         ("MiB", Align::Right),
         ("would run as", Align::Left),
     ]);
-    for tensor in model.checkpoint.tensors() {
+    for tensor in in_layer_order(model) {
         let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
         table.row([
             tensor.name.to_owned(),
@@ -205,6 +205,16 @@ fn tensor_table(model: &OpenModel, schemes: &HashMap<String, String>) -> Table {
         ]);
     }
     table
+}
+
+/// The tensors by name, layer 2 before layer 10.
+fn in_layer_order(model: &OpenModel) -> Vec<TensorView<'_>> {
+    let mut tensors: Vec<_> = model.checkpoint.tensors().collect();
+    tensors.sort_by_cached_key(|tensor| {
+        let part = |part: &str| (part.parse::<u64>().unwrap_or(0), part.to_owned());
+        tensor.name.split('.').map(part).collect::<Vec<_>>()
+    });
+    tensors
 }
 
 fn as_json(
@@ -236,7 +246,7 @@ fn as_json(
         "context": plan.max_context,
         "batch": args.batch,
         "memory": memory,
-        "tensors": checkpoint.tensors().map(tensor).collect::<Vec<_>>(),
+        "tensors": in_layer_order(model).into_iter().map(tensor).collect::<Vec<_>>(),
     })
 }
 

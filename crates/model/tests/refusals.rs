@@ -193,11 +193,11 @@ fn options() {
         (LoadOptions { max_logit_rows: 1 << 30, ..base.clone() }, &["--max-logit-rows", "1 to"]),
         (
             LoadOptions { precision: int4(64), ..base.clone() },
-            &["q_proj", "input size 32", "groups of 64", "--dtype int4-g32-sym"],
+            &["q_proj", "input size 32", "groups of 64", "--dtype int4-g32"],
         ),
         (
             LoadOptions { precision: int4(0), ..base.clone() },
-            &["q_proj", "groups of 0", "--dtype int4-g32-sym"],
+            &["q_proj", "groups of 0", "--dtype int4-g32"],
         ),
         (
             // 16 tokens × 2 layers × 2 × 2 heads × 8 × 2 bytes = 2 KiB a block, 8 blocks a sequence.
