@@ -27,7 +27,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// [`print`] with a line break.
+/// [`print()`] with a line break.
 pub(crate) fn print_line(text: impl std::fmt::Display) -> io::Result<()> {
     print(&format!("{text}\n"))
 }
