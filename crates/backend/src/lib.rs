@@ -1,7 +1,7 @@
 //! The seam between models and devices.
 //!
 //! A model speaks to hardware through [`Backend`]: a dozen coarse operations on tensors that the
-//! device owns, over a ragged [`Batch`] and a paged key/value cache. [`reference`] implements it
+//! device owns, over a ragged [`Batch`] and a paged key/value cache. [`mod@reference`] implements it
 //! with the obvious arithmetic of `bantam-numerics`; `conformance` (a feature) is the property test
 //! that holds every other back end against it.
 

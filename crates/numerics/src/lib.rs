@@ -5,7 +5,7 @@
 //! * the scalar types ([`DType`]) and the block formats of GGML ([`BlockType`]), joined in
 //!   [`Encoding`];
 //! * [`QuantScheme`], how a linear layer is stored, and [`PackedWeight`], one that is;
-//! * [`reference`], the slow and obvious arithmetic that every kernel is held against.
+//! * [`mod@reference`], the slow and obvious arithmetic that every kernel is held against.
 //!
 //! # Letters
 //!
