@@ -12,8 +12,9 @@ mod error;
 mod ops;
 pub mod reference;
 
+pub use bantam_numerics::KvFormat;
 pub use batch::{Batch, BatchError, Span};
 pub use error::BackendError;
 pub use ops::{
-    AttentionShape, Backend, FeedForward, HeadNorm, KvFormat, KvLayout, Norm, NormKind, Rope, Store,
+    AttentionShape, Backend, FeedForward, HeadNorm, KvLayout, Norm, NormKind, Rope, Store,
 };

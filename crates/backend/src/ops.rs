@@ -2,7 +2,7 @@
 
 use crate::{BackendError, Batch};
 use bantam_numerics::reference::{Activation, RotaryPairs};
-use bantam_numerics::{ActivationFormat, PackedWeight};
+use bantam_numerics::{ActivationFormat, KvFormat, PackedWeight};
 
 /// Whether a linear layer replaces its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,26 +129,6 @@ impl FeedForward {
     }
 }
 
-/// The number format of cached keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvFormat {
-    /// Full precision.
-    F32,
-    /// 16 bits.
-    BF16,
-}
-
-impl KvFormat {
-    /// Bytes of one cached number.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::BF16 => 2,
-        }
-    }
-}
-
 /// The shape of a paged key/value cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
@@ -170,7 +150,8 @@ impl KvLayout {
     /// Bytes of one block over all layers, keys and values.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        2 * self.layers * self.block_tokens * self.kv_heads * self.head_dim * self.format.bytes()
+        let vectors = 2 * self.layers * self.block_tokens * self.kv_heads;
+        vectors * self.format.vector_bytes(self.head_dim)
     }
 
     /// Bytes of the whole cache.

@@ -1,8 +1,8 @@
 //! The obvious back end: `bantam_numerics::reference` behind the [`Backend`] trait.
 
 use crate::{
-    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvFormat, KvLayout, Norm,
-    NormKind, Rope, Store,
+    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, Norm, NormKind,
+    Rope, Store,
 };
 use bantam_numerics::reference::{
     attention, layer_norm, linear, rms_norm, rotate, round_activation,
@@ -72,13 +72,9 @@ impl PlainCache {
 
     fn store(&mut self, layer: usize, which: usize, slot: usize, head: usize, values: &[f32]) {
         let start = self.start(layer, which, slot, head);
-        let format = match self.layout.format {
-            KvFormat::F32 => ActivationFormat::F32,
-            KvFormat::BF16 => ActivationFormat::BF16,
-        };
-        for (cell, &value) in self.values[start..].iter_mut().zip(values) {
-            *cell = round_activation(value, format);
-        }
+        let cell = &mut self.values[start..start + values.len()];
+        cell.copy_from_slice(values);
+        self.layout.format.round(cell);
     }
 }
 
@@ -114,8 +110,9 @@ impl Backend for Reference {
     }
 
     fn cache(&self, layout: &KvLayout) -> Result<PlainCache, BackendError> {
-        let numbers = layout.bytes() / layout.format.bytes();
-        Ok(PlainCache { layout: *layout, values: vec![0.0; numbers] })
+        let slots = layout.layers * 2 * layout.blocks * layout.block_tokens;
+        let values = vec![0.0; slots * layout.kv_heads * layout.head_dim];
+        Ok(PlainCache { layout: *layout, values })
     }
 
     fn write(&self, values: &[f32], out: &mut Rows) -> Result<(), BackendError> {

@@ -3,12 +3,13 @@
 use bantam_backend::Backend;
 use bantam_cpu::ceilings;
 use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, Work, bench};
-use bantam_model::{Decoder, LoadOptions, Precision};
+use bantam_model::{Decoder, LoadOptions};
 use bantam_numerics::ActivationFormat;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::device::Device;
+use crate::format::Format;
 use crate::model_arg::{DeviceArgs, OpenModel, positive};
 use crate::output;
 
@@ -49,7 +50,7 @@ struct ModelArgs {
 
     /// Number formats to measure, separated by commas
     #[arg(long, value_name = "FORMAT,…", default_value = "bf16,int8,int4", value_delimiter = ',')]
-    dtype: Vec<Precision>,
+    dtype: Vec<Format>,
 
     /// Tokens of each prompt
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
@@ -157,14 +158,13 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
     let before = ceilings(&device);
     let largest_batch = args.batch.iter().copied().max().unwrap_or(1);
     let mut lines = Vec::new();
-    for &precision in &args.dtype {
+    for &format in &args.dtype {
         let load = LoadOptions {
-            precision,
             max_context: Some(args.prompt_tokens.saturating_add(args.decode_tokens)),
             max_batch_tokens: MAX_BATCH_TOKENS.max(largest_batch),
             max_sequences: largest_batch,
             max_logit_rows: largest_batch,
-            ..LoadOptions::default()
+            ..format.load_options()
         };
         let mut decoder = model.load(&device, &load)?;
         for &batch in &args.batch {
@@ -176,19 +176,19 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
             };
             let bar = output::progress_bar(
                 args.repetitions as u64 + 1,
-                &format!("{precision}, batch {batch}"),
+                &format!("{format}, batch {batch}"),
             );
             let measured = measure(&mut decoder, &options, &mut || bar.inc(1))?;
             bar.finish_and_clear();
-            lines.push((precision, decoder.weight_bytes(), measured));
+            lines.push((format, decoder.weight_bytes(), measured));
         }
     }
     let machine = before.best_of(ceilings(&device));
     let name = device.describe();
     if args.json {
-        let line = |(precision, weight_bytes, measured): &(Precision, u64, Measured)| {
+        let line = |(format, weight_bytes, measured): &(Format, u64, Measured)| {
             json!({
-                "dtype": precision.to_string(),
+                "dtype": format.to_string(),
                 "weight_bytes": weight_bytes,
                 "speed": measured.speed,
                 "prefill_share": measured.prefill_share(&machine),
@@ -214,10 +214,10 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
         ("of limit (%)", Align::Right),
         ("first token (ms)", Align::Right),
     ]);
-    for (precision, weight_bytes, measured) in &lines {
+    for (format, weight_bytes, measured) in &lines {
         let speed = &measured.speed;
         table.row([
-            precision.to_string(),
+            format.to_string(),
             speed.batch.to_string(),
             output::mebibytes(*weight_bytes),
             format!("{:.0}", speed.prefill_tokens_per_second),

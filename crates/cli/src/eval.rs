@@ -7,12 +7,13 @@ use bantam_engine::Executor;
 use bantam_eval::{
     Align, Baseline, Convention, DEFAULT_WINDOW, EVAL_TEXT, Score, Table, evaluate, tokens_to_run,
 };
-use bantam_model::{Decoder, LoadOptions, Precision};
+use bantam_model::{Decoder, LoadOptions};
 use bantam_text::EncodeOptions;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::device::Device;
+use crate::format::Format;
 use crate::model_arg::{DeviceArgs, ModelArg, OpenModel};
 use crate::output::{self, mebibytes, significant};
 
@@ -48,13 +49,14 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "MODEL[@FORMAT]")]
     against: Option<ModelArg>,
 
-    /// Number format of models given without one
+    /// Number format of models given without one: f32, bf16, int8, int4 (or int4-g32, int4-sym, …),
+    /// with +int8 or +fp8 for the key/value cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
-    dtype: Precision,
+    dtype: Format,
 
     /// Number format of the model of --against
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
-    against_dtype: Precision,
+    against_dtype: Format,
 
     /// Use only the first N tokens of the text
     #[arg(long, value_name = "N")]
@@ -87,7 +89,7 @@ const ROWS_AT_ONCE: usize = 256;
 /// A model that was asked for, opened, and the text in its tokens.
 struct Candidate {
     model: OpenModel,
-    precision: Precision,
+    format: Format,
     ids: Vec<u32>,
     bos: bool,
 }
@@ -95,7 +97,7 @@ struct Candidate {
 /// A line of the result.
 struct Measured {
     name: String,
-    precision: Precision,
+    format: Format,
     weight_bytes: u64,
     score: Score,
     /// The text's tokens, and how they were cut.
@@ -118,8 +120,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let convention = args.convention(&all)?;
 
     let device = args.device.open()?;
-    for Candidate { model, precision, ids, .. } in &all {
-        model.plan(&device, &load_options(*precision, &convention, ids.len()))?;
+    for Candidate { model, format, ids, .. } in &all {
+        model.plan(&device, &load_options(*format, &convention, ids.len()))?;
     }
     let mut measured = Vec::new();
     if args.against.is_some() {
@@ -170,7 +172,7 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
 impl Candidate {
     fn open(
         arg: &ModelArg,
-        default: Precision,
+        default: Format,
         text: &str,
         limit: Option<usize>,
     ) -> anyhow::Result<Self> {
@@ -180,7 +182,7 @@ impl Candidate {
         let mut ids = tokenizer.encode(text, options)?;
         ids.truncate(limit.unwrap_or(usize::MAX));
         let bos = tokenizer.bos().is_some() && ids.first().copied() == tokenizer.bos();
-        Ok(Self { model, precision: arg.precision.unwrap_or(default), ids, bos })
+        Ok(Self { model, format: arg.format.unwrap_or(default), ids, bos })
     }
 }
 
@@ -213,7 +215,7 @@ fn compare(
 ) -> anyhow::Result<Vec<Measured>> {
     let ids = &models[0].ids;
     let load = |candidate: &Candidate| {
-        candidate.model.load(device, &load_options(candidate.precision, convention, ids.len()))
+        candidate.model.load(device, &load_options(candidate.format, convention, ids.len()))
     };
     let mut decoders = models.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let baseline = if models.len() > 1 { Baseline::First } else { Baseline::None };
@@ -221,7 +223,7 @@ fn compare(
     let measured =
         models.iter().zip(&decoders).zip(scores).map(|((model, decoder), score)| Measured {
             name: model.model.name.clone(),
-            precision: model.precision,
+            format: model.format,
             weight_bytes: decoder.weight_bytes(),
             score,
             num_tokens: model.ids.len(),
@@ -248,14 +250,13 @@ pub(crate) fn score(
 }
 
 /// What scoring needs: one window in the cache, and the logits of every token.
-fn load_options(precision: Precision, convention: &Convention, num_tokens: usize) -> LoadOptions {
+fn load_options(format: Format, convention: &Convention, num_tokens: usize) -> LoadOptions {
     let rows = ROWS_AT_ONCE.min(convention.window);
     LoadOptions {
-        precision,
         max_context: Some(convention.window.min(num_tokens).max(1)),
         max_batch_tokens: rows,
         max_logit_rows: rows,
-        ..LoadOptions::default()
+        ..format.load_options()
     }
 }
 
@@ -276,10 +277,10 @@ fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
         ]);
     }
     let mut table = Table::new(columns);
-    for Measured { name, precision, weight_bytes, score, .. } in measured {
+    for Measured { name, format, weight_bytes, score, .. } in measured {
         let mut row = vec![
             name.clone(),
-            precision.to_string(),
+            format.to_string(),
             mebibytes(*weight_bytes),
             format!("{:.4}", score.perplexity.value()),
             score.perplexity.scored_tokens.to_string(),
@@ -298,10 +299,10 @@ fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
 
 fn as_json(args: &EvalArgs, measured: &[Measured], text: &str) -> Value {
     let model =
-        |Measured { name, precision, weight_bytes, score, num_tokens, convention }: &Measured| {
+        |Measured { name, format, weight_bytes, score, num_tokens, convention }: &Measured| {
             let mut value = json!({
                 "model": name,
-                "dtype": precision.to_string(),
+                "dtype": format.to_string(),
                 "weight_bytes": weight_bytes,
                 "perplexity": score.perplexity.value(),
                 "nll_mean": score.perplexity.mean_nll(),

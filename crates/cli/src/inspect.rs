@@ -9,6 +9,7 @@ use bantam_model::{ArchSpec, LoadOptions, MemoryPlan, Positions, Precision};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::format::Format;
 use crate::model_arg::{DeviceArgs, OpenModel, positive};
 use crate::output::{self, mebibytes};
 
@@ -29,9 +30,10 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     batch: usize,
 
-    /// Number format to plan for: f32, bf16, int8, int4 (or int4-g64-sym, int4-g32, …)
+    /// Number format to plan for: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or
+    /// +fp8 for the key/value cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
-    dtype: Precision,
+    dtype: Format,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -50,15 +52,14 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let model = OpenModel::open(&args.model)?;
     let device = args.device.open()?;
     let options = LoadOptions {
-        precision: args.dtype,
         max_context: args.context.map(|asked| model.checked_context(asked)).transpose()?,
         max_batch_tokens: LoadOptions::default().max_batch_tokens.max(args.batch),
         max_sequences: args.batch,
         max_logit_rows: args.batch,
-        ..LoadOptions::default()
+        ..args.dtype.load_options()
     };
     let plan = model.plan(&device, &options)?;
-    let schemes = schemes(&model.arch, args.dtype);
+    let schemes = schemes(&model.arch, args.dtype.precision);
     if args.json {
         return output::print_json(&as_json(args, &model, &plan, &schemes));
     }

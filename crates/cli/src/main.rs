@@ -8,6 +8,7 @@ mod chat;
 mod demo;
 mod device;
 mod eval;
+mod format;
 mod inspect;
 mod interrupt;
 mod model_arg;

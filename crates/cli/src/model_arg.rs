@@ -7,12 +7,13 @@ use anyhow::bail;
 use bantam_backend::Backend;
 use bantam_checkpoint::Checkpoint;
 use bantam_checkpoint::fetch::{self, FetchEvent};
-use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan, Precision};
+use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan};
 use bantam_text::Tokenizer;
 use clap::Args;
 use indicatif::ProgressBar;
 
 use crate::device::{self, Device};
+use crate::format::Format;
 use crate::output;
 
 /// How a model is loaded, for the commands that run one.
@@ -35,19 +36,19 @@ pub(crate) struct ModelArg {
     /// Alias, folder, file or hub name.
     pub(crate) name: String,
     /// The format, where one is stated.
-    pub(crate) precision: Option<Precision>,
+    pub(crate) format: Option<Format>,
 }
 
 impl FromStr for ModelArg {
-    type Err = <Precision as FromStr>::Err;
+    type Err = <Format as FromStr>::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.rsplit_once('@') {
             // A path may hold an @ too.
             Some((name, format)) if !Path::new(text).exists() => {
-                Ok(Self { name: name.to_owned(), precision: Some(format.parse()?) })
+                Ok(Self { name: name.to_owned(), format: Some(format.parse()?) })
             }
-            _ => Ok(Self { name: text.to_owned(), precision: None }),
+            _ => Ok(Self { name: text.to_owned(), format: None }),
         }
     }
 }
@@ -145,9 +146,9 @@ mod tests {
     #[test]
     fn a_format_follows_the_last_at_sign() {
         let arg: ModelArg = "org/model@int8".parse().unwrap();
-        assert_eq!(arg, ModelArg { name: "org/model".into(), precision: Some(Precision::Int8) });
+        assert_eq!(arg, ModelArg { name: "org/model".into(), format: "int8".parse().ok() });
         let plain: ModelArg = "smollm2".parse().unwrap();
-        assert_eq!(plain.precision, None);
+        assert_eq!(plain.format, None);
         let wrong = "smollm2@fp3".parse::<ModelArg>().unwrap_err().to_string();
         assert!(wrong.contains("fp3") && wrong.contains("int8"), "{wrong}");
     }

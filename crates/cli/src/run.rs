@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use anyhow::bail;
 use bantam_engine::{EngineError, GenerateRequest, Generation, SamplingParams, Timings, generate};
-use bantam_model::{Decoder, LoadOptions, Precision};
+use bantam_model::{Decoder, LoadOptions};
 use bantam_text::{EncodeOptions, Message, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::chat;
 use crate::device::Device;
+use crate::format::Format;
 use crate::interrupt;
 use crate::model_arg::{DeviceArgs, OpenModel, positive};
 use crate::output;
@@ -71,9 +72,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Number format of the weights: f32, bf16, int8, int4 (or int4-g64-sym, int4-g32, …)
+    /// Number format: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or +fp8 for the
+    /// key/value cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
-    dtype: Precision,
+    dtype: Format,
 
     /// Tokens the cache holds, prompt and answer
     /// [default: as many as prompt and --max-tokens need; for a chat up to 8192]
@@ -154,11 +156,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         return Err(EngineError::PromptTooLong { tokens, context }.into());
     }
     let options = LoadOptions {
-        precision: args.dtype,
         max_context: Some(context),
         max_batch_tokens: MAX_BATCH_TOKENS,
         max_logit_rows: 1,
-        ..LoadOptions::default()
+        ..args.dtype.load_options()
     };
     let start = Instant::now();
     let decoder = model.load(&args.device.open()?, &options)?;
@@ -189,6 +190,7 @@ impl RunArgs {
                 .or(number("repetition_penalty"))
                 .unwrap_or(1.0),
             seed: self.seed.unwrap_or_else(fresh_seed),
+            ..SamplingParams::default()
         }
     }
 }

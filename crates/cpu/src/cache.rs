@@ -2,11 +2,12 @@
 //!
 //! For each (layer, block, head), keys come first: one panel for every 16 tokens, with D along k.
 //! Then values: one panel for every 16 elements of D, with the block's tokens along k. So q·Kᵀ and
-//! p·V both run the inner loop of a linear layer, and a block is one contiguous read.
+//! p·V both run the inner loop of a linear layer, and a block is one contiguous read. The 8-bit
+//! formats end with the f16 scales of the block's keys, then of its values, one a token.
 
 use crate::aligned::AlignedBytes;
 use crate::attention::CHUNK;
-use crate::element::Element;
+use crate::element::Cached;
 use crate::layout::{PanelFormat, QUAD};
 use crate::simd::LANES;
 use bantam_backend::{BackendError, KvFormat, KvLayout};
@@ -21,6 +22,10 @@ pub struct CpuCache {
     key_bytes: usize,
     /// Bytes of one panel of values.
     value_panel_bytes: usize,
+    /// Bytes of the values of one (layer, block, head).
+    value_bytes: usize,
+    /// Bytes of one (layer, block, head).
+    head_bytes: usize,
 }
 
 impl CpuCache {
@@ -37,14 +42,27 @@ impl CpuCache {
         let format = match layout.format {
             KvFormat::F32 => PanelFormat::F32,
             KvFormat::BF16 => PanelFormat::Bf16,
+            KvFormat::Int8 => PanelFormat::Int8,
+            KvFormat::Fp8 => PanelFormat::Fp8,
         };
         let key_panels = layout.block_tokens / LANES;
         let key_bytes = key_panels * layout.head_dim.div_ceil(QUAD) * format.quad_bytes();
         let value_panel_bytes = layout.block_tokens / QUAD * format.quad_bytes();
-        let head_bytes = key_bytes + layout.head_dim.div_ceil(LANES) * value_panel_bytes;
+        let value_bytes = layout.head_dim.div_ceil(LANES) * value_panel_bytes;
+        let scale_bytes = if layout.format.is_scaled() { 2 * 2 * layout.block_tokens } else { 0 };
+        // Whole cache lines, so that every panel starts on one.
+        let head_bytes = (key_bytes + value_bytes + scale_bytes).next_multiple_of(64);
         let len = layout.layers * layout.blocks * layout.kv_heads * head_bytes;
         let data = AlignedBytes::filled(len, 0);
-        Ok(Self { layout: *layout, format, data, key_bytes, value_panel_bytes })
+        Ok(Self {
+            layout: *layout,
+            format,
+            data,
+            key_bytes,
+            value_panel_bytes,
+            value_bytes,
+            head_bytes,
+        })
     }
 
     /// Bytes that the cache occupies.
@@ -53,12 +71,8 @@ impl CpuCache {
         self.data.len()
     }
 
-    fn head_bytes(&self) -> usize {
-        self.key_bytes + self.layout.head_dim.div_ceil(LANES) * self.value_panel_bytes
-    }
-
     fn head_offset(&self, layer: usize, block: usize, head: usize) -> usize {
-        ((layer * self.layout.blocks + block) * self.layout.kv_heads + head) * self.head_bytes()
+        ((layer * self.layout.blocks + block) * self.layout.kv_heads + head) * self.head_bytes
     }
 
     /// Panel `panel` of the keys of a block: tokens `16·panel..`, D along k.
@@ -77,6 +91,13 @@ impl CpuCache {
     ) -> *const u8 {
         let values = self.head_offset(layer, block, head) + self.key_bytes;
         self.data.bytes()[values + panel * self.value_panel_bytes..].as_ptr()
+    }
+
+    /// The f16 scales of a block's keys; those of its values follow `block_tokens` later.
+    pub(crate) fn scales(&self, layer: usize, block: usize, head: usize) -> *const u16 {
+        debug_assert!(self.layout.format.is_scaled());
+        let at = self.head_offset(layer, block, head) + self.key_bytes + self.value_bytes;
+        self.data.bytes()[at..].as_ptr().cast()
     }
 
     /// A handle through which the tasks of one operation write disjoint slots.
@@ -100,11 +121,11 @@ impl CacheWriter<'_> {
     /// Stores one token's key and value of a head, `[D]` each.
     ///
     /// # Safety
-    /// `E` matches the cache's format, and no other thread writes or reads this slot meanwhile;
-    /// slot 0 of a block also clears the block's other slots of this head, so a block's first token
-    /// comes from the thread that writes the rest, or before it.
+    /// `C` is the cache's format, and no other thread writes or reads this slot meanwhile; slot 0 of
+    /// a block also clears the block's other values of this head, so a block's first token comes
+    /// from the thread that writes the rest, or before it.
     #[inline(always)]
-    pub(crate) unsafe fn put<E: Element>(
+    pub(crate) unsafe fn put<C: Cached>(
         &self,
         layer: usize,
         block: usize,
@@ -114,27 +135,35 @@ impl CacheWriter<'_> {
         value: &[f32],
     ) {
         let cache = self.cache;
-        debug_assert!(layer < cache.layout.layers && block < cache.layout.blocks);
-        let quad_len = cache.format.quad_bytes() / size_of::<E>();
+        assert!(layer < cache.layout.layers && block < cache.layout.blocks);
+        let (key_scale, value_scale) = (C::FORMAT.scale(key), C::FORMAT.scale(value));
+        let quad_len = cache.format.quad_bytes() / size_of::<C::Stored>();
         // SAFETY: all indices below stay inside the (layer, block, head) region by construction.
         unsafe {
             let start = self.data.add(cache.head_offset(layer, block, head));
-            let keys = start.cast::<E>();
-            let values = start.add(cache.key_bytes).cast::<E>();
+            let keys = start.cast::<C::Stored>();
+            let values = start.add(cache.key_bytes).cast::<C::Stored>();
             if place == 0 {
                 // What an earlier owner left may be NaN, and zero probability times NaN is NaN.
-                let len = cache.head_bytes() - cache.key_bytes;
-                start.add(cache.key_bytes).write_bytes(0, len);
+                start.add(cache.key_bytes).write_bytes(0, cache.head_bytes - cache.key_bytes);
             }
             let key_panel = place / LANES * key.len().div_ceil(QUAD) * quad_len;
+            let inverse = key_scale.to_f32().recip();
             for (d, &number) in key.iter().enumerate() {
-                let at = key_panel + d / QUAD * quad_len + E::index(place % LANES, d % QUAD);
-                keys.add(at).write(E::from_f32(number));
+                let at = key_panel + d / QUAD * quad_len + C::index(place % LANES, d % QUAD);
+                keys.add(at).write(C::store(number, inverse));
             }
-            let panel_len = cache.value_panel_bytes / size_of::<E>();
+            let panel_len = cache.value_panel_bytes / size_of::<C::Stored>();
+            let inverse = value_scale.to_f32().recip();
             for (d, &number) in value.iter().enumerate() {
                 let quad = d / LANES * panel_len + place / QUAD * quad_len;
-                values.add(quad + E::index(d % LANES, place % QUAD)).write(E::from_f32(number));
+                let at = quad + C::index(d % LANES, place % QUAD);
+                values.add(at).write(C::store(number, inverse));
+            }
+            if C::FORMAT.is_scaled() {
+                let scales = start.add(cache.key_bytes + cache.value_bytes).cast::<u16>();
+                scales.add(place).write(key_scale.to_bits());
+                scales.add(cache.layout.block_tokens + place).write(value_scale.to_bits());
             }
         }
     }

@@ -1,18 +1,14 @@
-//! The two number types of activations and cached keys and values.
+//! The two number types of activations, and the formats of cached keys and values.
 
 use crate::layout::pair_index;
-use crate::panels::{Bf16Panel, F32Panel, Panel};
+use crate::panels::{Bf16Panel, F32Panel, Fp8Panel, Int8Panel, Panel};
 use crate::simd::{LANES, Simd};
+use bantam_numerics::KvFormat;
 use half::bf16;
 
 /// f32, or bf16 as its bits.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
-    /// The panel format of these elements.
-    type Panel<S: Simd>: Panel<S, Element = Self>;
-
     fn from_f32(value: f32) -> Self;
-    /// Where element (column, k) of a panel's quad lies, `column < 16`, `k < 4`.
-    fn index(column: usize, k: usize) -> usize;
     /// Rounds and stores the first `n ≤ 16` lanes.
     ///
     /// # Safety
@@ -21,15 +17,9 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
 }
 
 impl Element for f32 {
-    type Panel<S: Simd> = F32Panel;
-
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
-    }
-    #[inline(always)]
-    fn index(column: usize, k: usize) -> usize {
-        k * LANES + column
     }
     #[inline(always)]
     unsafe fn store<S: Simd>(to: *mut f32, n: usize, value: S::F) {
@@ -39,15 +29,9 @@ impl Element for f32 {
 }
 
 impl Element for u16 {
-    type Panel<S: Simd> = Bf16Panel;
-
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value).to_bits()
-    }
-    #[inline(always)]
-    fn index(column: usize, k: usize) -> usize {
-        pair_index(column, k)
     }
     #[inline(always)]
     unsafe fn store<S: Simd>(to: *mut u16, n: usize, value: S::F) {
@@ -62,3 +46,89 @@ impl Element for u16 {
         }
     }
 }
+
+/// A format of cached keys and values: how they are stored, and how attention reads them.
+pub(crate) trait Cached: Copy + Send + Sync + 'static {
+    /// The type of stored numbers.
+    type Stored: Copy;
+    /// The type of the queries and probabilities that meet them.
+    type Query: Element;
+    /// How a panel of them is read.
+    type Panel<S: Simd>: Panel<S, Element = Self::Query>;
+    /// The format's name at the seam.
+    const FORMAT: KvFormat;
+
+    /// The stored form of a number; `inverse` is one over its vector's scale.
+    fn store(value: f32, inverse: f32) -> Self::Stored;
+    /// Where element (column, k) of a panel's quad lies, `column < 16`, `k < 4`.
+    fn index(column: usize, k: usize) -> usize;
+}
+
+/// f32 keys and values.
+#[derive(Clone, Copy)]
+pub(crate) struct F32Cached;
+/// bf16 keys and values.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Cached;
+/// INT8 keys and values, a scale for each token and head.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Cached;
+/// E4M3 keys and values, a scale for each token and head.
+#[derive(Clone, Copy)]
+pub(crate) struct Fp8Cached;
+
+impl Cached for F32Cached {
+    type Stored = f32;
+    type Query = f32;
+    type Panel<S: Simd> = F32Panel;
+    const FORMAT: KvFormat = KvFormat::F32;
+
+    #[inline(always)]
+    fn store(value: f32, _inverse: f32) -> f32 {
+        value
+    }
+    #[inline(always)]
+    fn index(column: usize, k: usize) -> usize {
+        k * LANES + column
+    }
+}
+
+impl Cached for Bf16Cached {
+    type Stored = u16;
+    type Query = u16;
+    type Panel<S: Simd> = Bf16Panel;
+    const FORMAT: KvFormat = KvFormat::BF16;
+
+    #[inline(always)]
+    fn store(value: f32, _inverse: f32) -> u16 {
+        u16::from_f32(value)
+    }
+    #[inline(always)]
+    fn index(column: usize, k: usize) -> usize {
+        pair_index(column, k)
+    }
+}
+
+/// The two formats of one byte differ in their code and their panel.
+macro_rules! byte_cached {
+    ($cached:ident, $format:ident, $panel:ident) => {
+        impl Cached for $cached {
+            type Stored = u8;
+            type Query = u16;
+            type Panel<S: Simd> = $panel;
+            const FORMAT: KvFormat = KvFormat::$format;
+
+            #[inline(always)]
+            fn store(value: f32, inverse: f32) -> u8 {
+                Self::FORMAT.encode(value, inverse)
+            }
+            #[inline(always)]
+            fn index(column: usize, k: usize) -> usize {
+                pair_index(column, k)
+            }
+        }
+    };
+}
+
+byte_cached!(Int8Cached, Int8, Int8Panel);
+byte_cached!(Fp8Cached, Fp8, Fp8Panel);

@@ -11,6 +11,7 @@
 
 use crate::aligned::AlignedBytes;
 use crate::simd::LANES;
+use bantam_numerics::float8::e4m3_to_f32;
 use bantam_numerics::{ActivationFormat, GroupAffine, PackedWeight, WeightData};
 use half::{bf16, f16};
 
@@ -23,6 +24,7 @@ pub(crate) enum PanelFormat {
     F32,
     Bf16,
     Int8,
+    Fp8,
     Int4,
 }
 
@@ -32,7 +34,7 @@ impl PanelFormat {
         match self {
             Self::F32 => QUAD * LANES * 4,
             Self::Bf16 => QUAD * LANES * 2,
-            Self::Int8 => QUAD * LANES,
+            Self::Int8 | Self::Fp8 => QUAD * LANES,
             Self::Int4 => QUAD * LANES / 2,
         }
     }
@@ -212,6 +214,7 @@ impl CpuWeight {
                     bf16::from_le_bytes([quad[at], quad[at + 1]]).to_f32()
                 }
                 PanelFormat::Int8 => f32::from(quad[pair_index(column, i)] as i8),
+                PanelFormat::Fp8 => e4m3_to_f32(quad[pair_index(column, i)]),
                 PanelFormat::Int4 => {
                     let byte = quad[pair_index(column, i % 2)];
                     f32::from(if i < 2 { byte & 0xf } else { byte >> 4 }) - 8.0

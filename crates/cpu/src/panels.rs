@@ -32,6 +32,8 @@ pub(crate) struct F32Panel;
 pub(crate) struct Bf16Panel;
 /// INT8 panels, widened in registers, against bf16 rows.
 pub(crate) struct Int8Panel;
+/// E4M3 panels, widened in registers, against bf16 rows.
+pub(crate) struct Fp8Panel;
 /// INT4 panels, widened in registers, against bf16 rows.
 pub(crate) struct Int4Panel;
 
@@ -67,7 +69,7 @@ impl<S: Simd> Panel<S> for F32Panel {
     }
 }
 
-/// The three formats that become bf16 pairs differ in one line.
+/// The formats that become bf16 pairs differ in one line.
 macro_rules! pair_panel {
     ($panel:ident, $format:ident, |$quad:ident| $weights:expr) => {
         impl<S: Simd> Panel<S> for $panel {
@@ -100,6 +102,7 @@ pair_panel!(Int8Panel, Int8, |quad| {
     let quad = quad.cast::<i8>();
     [S::pairs_i8(quad), S::pairs_i8(quad.add(2 * LANES))]
 });
+pair_panel!(Fp8Panel, Fp8, |quad| [S::pairs_e4m3(quad), S::pairs_e4m3(quad.add(2 * LANES))]);
 pair_panel!(Int4Panel, Int4, |quad| S::pairs_i4(quad));
 
 /// `acc[r][n] += Σ_k x[r][k] · panel[n][k]` over the quads of a range.

@@ -24,7 +24,7 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
     let heads = (1usize..4, 1usize..5, prop::sample::select(vec![4usize, 12, 16, 32, 64, 80]));
     let window = prop_oneof![3 => Just(None), 1 => (1usize..60).prop_map(Some)];
     let pairs = prop_oneof![Just(RotaryPairs::HalfSplit), Just(RotaryPairs::Interleaved)];
-    let format = prop_oneof![Just(KvFormat::F32), Just(KvFormat::BF16)];
+    let format = prop::sample::select(KvFormat::ALL.to_vec());
     let length = prop_oneof![
         4 => (0usize..40, 1usize..20),
         1 => (250usize..600, 1usize..3), // past the first chunk of a split kernel
@@ -45,6 +45,8 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
                 alibi_slopes: alibi.then(|| slopes().collect()),
             };
             let rotary_dim = if partial { head_dim / 2 } else { head_dim };
+            // A norm's last bit may move a number across a rounding border of 8 bits.
+            let head_norm = head_norm && !format.is_scaled();
             AttentionCase { shape, rotary_dim, pairs, head_norm, format, lengths, seed }
         },
     )
@@ -157,11 +159,11 @@ pub(super) fn check<B: Backend>(backend: &B, case: AttentionCase) -> Check {
     let steps = case.mixed_steps();
     let got = case.run(backend, &steps);
     let want = case.run(&Reference, &steps);
-    // A bf16 cache may be read with bf16 queries and probabilities: scores then move by about
+    // Other caches may be read with bf16 queries and probabilities: scores then move by about
     // 2^-8 of |q|·|k|·scale, and outputs by as much of the largest value, which is below 3.
     let tolerance = match case.format {
         KvFormat::F32 => 2e-5,
-        KvFormat::BF16 => 0.06,
+        KvFormat::BF16 | KvFormat::Int8 | KvFormat::Fp8 => 0.06,
     };
     for (got, want) in got.iter().zip(&want) {
         compare("append", &got[0], &want[0], |i| 1e-5 * want[0][i].abs().max(1.0))?;

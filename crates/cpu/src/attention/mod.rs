@@ -9,7 +9,7 @@
 pub(crate) mod schedule;
 
 use crate::cache::CpuCache;
-use crate::element::Element;
+use crate::element::{Cached, Element};
 use crate::layout::QUAD;
 use crate::panels::accumulate;
 use crate::simd::{Kernel, LANES, Simd};
@@ -141,14 +141,14 @@ pub(crate) struct Attention<'a> {
 }
 
 /// Computes some chunks of a tile and merges them into `scratch.total`.
-pub(crate) struct TileChunks<'a, E> {
+pub(crate) struct TileChunks<'a, C: Cached> {
     pub(crate) attention: &'a Attention<'a>,
     pub(crate) tile: &'a Tile<'a>,
     pub(crate) chunks: Range<usize>,
-    pub(crate) scratch: &'a mut Scratch<E>,
+    pub(crate) scratch: &'a mut Scratch<C::Query>,
 }
 
-impl<E: Element> Kernel for TileChunks<'_, E> {
+impl<C: Cached> Kernel for TileChunks<'_, C> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { attention, tile, chunks, scratch } = self;
@@ -157,7 +157,7 @@ impl<E: Element> Kernel for TileChunks<'_, E> {
         attention.load_queries(tile, &mut scratch.queries);
         for chunk in chunks {
             scratch.chunk.reset(head_dim);
-            let run = ChunkRun::<E, S> { attention, tile, chunk, marker: PhantomData };
+            let run = ChunkRun::<C, S> { attention, tile, chunk, marker: PhantomData };
             // SAFETY: the caller's.
             unsafe {
                 let mut first = 0;
@@ -194,17 +194,17 @@ impl Attention<'_> {
 }
 
 /// One chunk of one tile.
-struct ChunkRun<'a, E, S> {
+struct ChunkRun<'a, C, S> {
     attention: &'a Attention<'a>,
     tile: &'a Tile<'a>,
     chunk: usize,
-    marker: PhantomData<(E, S)>,
+    marker: PhantomData<(C, S)>,
 }
 
-impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
+impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
     /// Rows `first..first + R` of the tile; returns R.
     #[inline(always)]
-    unsafe fn rows<const R: usize>(&self, first: usize, scratch: &mut Scratch<E>) -> usize {
+    unsafe fn rows<const R: usize>(&self, first: usize, scratch: &mut Scratch<C::Query>) -> usize {
         // SAFETY: the caller's; the steps share one scratch.
         unsafe {
             if let Some(keys) = self.scores::<R>(first, scratch) {
@@ -219,7 +219,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
 
     /// The blocks' first key positions within `keys`, block by block.
     #[inline(always)]
-    fn blocks(&self, keys: &Range<usize>) -> impl Iterator<Item = (usize, usize)> + use<E, S> {
+    fn blocks(&self, keys: &Range<usize>) -> impl Iterator<Item = (usize, usize)> + use<C, S> {
         let tokens = self.attention.cache.layout.block_tokens;
         (keys.start / tokens..keys.end.div_ceil(tokens)).map(move |block| (block, block * tokens))
     }
@@ -230,7 +230,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
     unsafe fn scores<const R: usize>(
         &self,
         first: usize,
-        scratch: &mut Scratch<E>,
+        scratch: &mut Scratch<C::Query>,
     ) -> Option<Range<usize>> {
         let Attention { shape, cache, layer, .. } = *self.attention;
         let start = self.chunk * CHUNK;
@@ -254,7 +254,14 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
                 let block = self.tile.table[key / tokens] as usize;
                 let panel = cache.keys(layer, block, self.tile.kv_head, key % tokens / LANES);
                 let mut sums = [[S::splat(0.0)]; R];
-                accumulate::<S, E::Panel<S>, R, 1>(&mut sums, queries, [panel], 0..quads);
+                accumulate::<S, C::Panel<S>, R, 1>(&mut sums, queries, [panel], 0..quads);
+                if C::FORMAT.is_scaled() {
+                    let scales = cache.scales(layer, block, self.tile.kv_head);
+                    let scale = S::load_f16(scales.add(key % tokens));
+                    for [sum] in &mut sums {
+                        *sum = S::mul(*sum, scale);
+                    }
+                }
                 for (r, [sum]) in sums.into_iter().enumerate() {
                     let out = scratch.scores.as_mut_ptr().add((first + r) * CHUNK + key - start);
                     S::store(out, sum);
@@ -266,7 +273,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
 
     /// Scores of row `r` to unnormalised probabilities; records their maximum and sum.
     #[inline(always)]
-    unsafe fn softmax(&self, r: usize, keys: &Range<usize>, scratch: &mut Scratch<E>) {
+    unsafe fn softmax(&self, r: usize, keys: &Range<usize>, scratch: &mut Scratch<C::Query>) {
         let shape = self.attention.shape;
         let QueryRow { position, head, .. } = self.tile.rows()[r];
         let start = self.chunk * CHUNK;
@@ -289,19 +296,35 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
             }
             let max = S::largest(max);
             if max == f32::NEG_INFINITY {
-                probabilities.fill(E::default());
+                probabilities.fill(C::Query::default());
                 return;
             }
             let mut sum = S::splat(0.0);
-            for (lanes, out) in
-                scores.chunks_exact(LANES).zip(probabilities.chunks_exact_mut(LANES))
-            {
-                let p = S::exp(S::sub(S::load(lanes.as_ptr()), S::splat(max)));
+            let lanes = scores.chunks_exact(LANES).zip(probabilities.chunks_exact_mut(LANES));
+            for (key, (lanes, out)) in whole.step_by(LANES).zip(lanes) {
+                let mut p = S::exp(S::sub(S::load(lanes.as_ptr()), S::splat(max)));
                 sum = S::add(sum, p);
-                E::store::<S>(out.as_mut_ptr(), LANES, p);
+                if C::FORMAT.is_scaled() {
+                    // The values' scales ride on the probabilities.
+                    p = S::mul(p, self.value_scales(key));
+                }
+                C::Query::store::<S>(out.as_mut_ptr(), LANES, p);
             }
             scratch.chunk.max[r] = max;
             scratch.chunk.sum[r] = S::sum(sum);
+        }
+    }
+
+    /// The scales of the 16 values from position `key` on.
+    #[inline(always)]
+    unsafe fn value_scales(&self, key: usize) -> S::F {
+        let Attention { cache, layer, .. } = *self.attention;
+        let tokens = cache.layout.block_tokens;
+        let block = self.tile.table[key / tokens] as usize;
+        // SAFETY: a block has a scale for each token, and keys come in whole panels.
+        unsafe {
+            let scales = cache.scales(layer, block, self.tile.kv_head);
+            S::load_f16(scales.add(tokens + key % tokens))
         }
     }
 
@@ -311,7 +334,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
         &self,
         first: usize,
         keys: &Range<usize>,
-        scratch: &mut Scratch<E>,
+        scratch: &mut Scratch<C::Query>,
     ) {
         let panels = self.attention.shape.head_dim.div_ceil(LANES);
         // SAFETY: panels stay within D; `values` holds TILE_ROWS padded rows.
@@ -335,7 +358,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
         first: usize,
         keys: &Range<usize>,
         panel: usize,
-        scratch: &mut Scratch<E>,
+        scratch: &mut Scratch<C::Query>,
     ) {
         let Attention { shape, cache, layer, .. } = *self.attention;
         let padded = shape.head_dim.next_multiple_of(LANES);
@@ -358,7 +381,7 @@ impl<E: Element, S: Simd> ChunkRun<'_, E, S> {
                     *pointer = cache.values(layer, block, self.tile.kv_head, panel + n);
                 }
                 let quads = (from - block_start) / QUAD..(to - block_start).div_ceil(QUAD);
-                accumulate::<S, E::Panel<S>, R, N>(&mut sums, p, values, quads);
+                accumulate::<S, C::Panel<S>, R, N>(&mut sums, p, values, quads);
             }
             for (r, row) in sums.into_iter().enumerate() {
                 for (n, sum) in row.into_iter().enumerate() {

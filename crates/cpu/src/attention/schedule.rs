@@ -3,12 +3,11 @@
 use super::{Attention, Finish, Partial, QueryRow, Scratch, TILE_ROWS, Tile, TileChunks};
 use crate::cache::CpuCache;
 use crate::cpu::{Cpu, TASK_ELEMENTS, WorkerScratch};
-use crate::element::Element;
-use crate::layout::PanelFormat;
+use crate::element::{Bf16Cached, Cached, Element, F32Cached, Fp8Cached, Int8Cached};
 use crate::rowwise::NormHead;
 use crate::tensor::{CpuOperand, CpuTensor, OperandData, Shared};
 use bantam_backend::reference::check_attention;
-use bantam_backend::{AttentionShape, BackendError, Batch, HeadNorm, Rope};
+use bantam_backend::{AttentionShape, BackendError, Batch, HeadNorm, KvFormat, Rope};
 use bantam_numerics::reference::rotate;
 
 /// [`append`](bantam_backend::Backend::append): tasks are runs of whole blocks of a sequence.
@@ -31,7 +30,6 @@ pub(crate) fn append(
     let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     let columns = qkv.columns;
     let layout = cache.layout;
-    let bf16 = cache.format == PanelFormat::Bf16;
     let writer = cache.writer();
     let values = Shared(qkv.values_mut().as_mut_ptr());
     // Tasks end where blocks do: a block's first token clears what the last owner left.
@@ -71,10 +69,19 @@ pub(crate) fn append(
             for (head, (key, value)) in pairs.enumerate() {
                 // SAFETY: sequences own their blocks, and a block's tokens are one task's.
                 unsafe {
-                    if bf16 {
-                        writer.put::<u16>(layer, block, place, head, key, value);
-                    } else {
-                        writer.put::<f32>(layer, block, place, head, key, value);
+                    match layout.format {
+                        KvFormat::F32 => {
+                            writer.put::<F32Cached>(layer, block, place, head, key, value);
+                        }
+                        KvFormat::BF16 => {
+                            writer.put::<Bf16Cached>(layer, block, place, head, key, value);
+                        }
+                        KvFormat::Int8 => {
+                            writer.put::<Int8Cached>(layer, block, place, head, key, value);
+                        }
+                        KvFormat::Fp8 => {
+                            writer.put::<Fp8Cached>(layer, block, place, head, key, value);
+                        }
                     }
                 }
             }
@@ -101,31 +108,40 @@ pub(crate) fn attention(
     let tiles = tiles(batch, shape);
     let (values, columns, stride) = (qkv.values(), qkv.columns, out.stride);
     let job = Attention { qkv: values, columns, shape, cache, layer };
-    let bf16 = cache.format == PanelFormat::Bf16;
-    match (&mut out.data, bf16) {
-        (OperandData::F32(out), false) => {
-            attend(cpu, &job, &tiles, |s| &mut s.f32, Shared(out.as_mut_ptr()), stride);
+    match &mut out.data {
+        OperandData::F32(out) => {
+            attend_over(cpu, &job, &tiles, Shared(out.as_mut_ptr()), stride);
         }
-        (OperandData::F32(out), true) => {
-            attend(cpu, &job, &tiles, |s| &mut s.bf16, Shared(out.as_mut_ptr()), stride);
-        }
-        (OperandData::Bf16(out), false) => {
-            attend(cpu, &job, &tiles, |s| &mut s.f32, Shared(out.as_mut_ptr()), stride);
-        }
-        (OperandData::Bf16(out), true) => {
-            attend(cpu, &job, &tiles, |s| &mut s.bf16, Shared(out.as_mut_ptr()), stride);
+        OperandData::Bf16(out) => {
+            attend_over(cpu, &job, &tiles, Shared(out.as_mut_ptr()), stride);
         }
     }
     Ok(())
 }
 
-/// Runs all tiles with queries and probabilities in the cache's format.
-fn attend<E: Element>(
+/// Runs all tiles over the cache, whatever its format.
+fn attend_over<O: Element>(
+    cpu: &Cpu,
+    job: &Attention<'_>,
+    tiles: &[Tile<'_>],
+    out: Shared<O>,
+    stride: usize,
+) {
+    match job.cache.layout.format {
+        KvFormat::F32 => attend::<F32Cached, O>(cpu, job, tiles, |s| &mut s.f32, out, stride),
+        KvFormat::BF16 => attend::<Bf16Cached, O>(cpu, job, tiles, |s| &mut s.bf16, out, stride),
+        KvFormat::Int8 => attend::<Int8Cached, O>(cpu, job, tiles, |s| &mut s.bf16, out, stride),
+        KvFormat::Fp8 => attend::<Fp8Cached, O>(cpu, job, tiles, |s| &mut s.bf16, out, stride),
+    }
+}
+
+/// Runs all tiles over a cache of format `C`.
+fn attend<C: Cached, O: Element>(
     cpu: &Cpu,
     attention: &Attention<'_>,
     tiles: &[Tile<'_>],
-    scratch: impl Fn(&mut WorkerScratch) -> &mut Scratch<E> + Sync,
-    out: Shared<impl Element>,
+    scratch: impl Fn(&mut WorkerScratch) -> &mut Scratch<C::Query> + Sync,
+    out: Shared<O>,
     stride: usize,
 ) {
     let shape = attention.shape;
@@ -140,7 +156,7 @@ fn attend<E: Element>(
             let mut worker = cpu.scratch(worker);
             let scratch = scratch(&mut worker);
             let chunks = tile.chunks(shape);
-            cpu.run(TileChunks { attention, tile, chunks, scratch: &mut *scratch });
+            cpu.run(TileChunks::<C> { attention, tile, chunks, scratch: &mut *scratch });
             finish(tile, &scratch.total);
         });
         return;
@@ -156,7 +172,7 @@ fn attend<E: Element>(
         let (tile, chunk) = tasks[task];
         let mut worker = cpu.scratch(worker);
         let scratch = scratch(&mut worker);
-        cpu.run(TileChunks { attention, tile, chunks: chunk..chunk + 1, scratch });
+        cpu.run(TileChunks::<C> { attention, tile, chunks: chunk..chunk + 1, scratch });
         // SAFETY: partial number `task` is this task's alone.
         let partial = unsafe { &mut *all.get().add(task) };
         std::mem::swap(partial, &mut scratch.total);

@@ -166,6 +166,23 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn pairs_e4m3(from: *const u8) -> Self::Pairs {
+        unsafe {
+            // Exponent and mantissa moved into place stand for the value times 2^-120.
+            let rescale = _mm256_set1_ps(f32::from_bits(247 << 23));
+            let upper = |at: usize| {
+                let codes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(at).cast()));
+                let sign = _mm256_and_si256(codes, _mm256_set1_epi32(i32::MIN));
+                let magnitude = _mm256_and_si256(codes, _mm256_set1_epi32(0x7f));
+                let bits = _mm256_or_si256(sign, _mm256_slli_epi32::<20>(magnitude));
+                let value = _mm256_mul_ps(_mm256_castsi256_ps(bits), rescale);
+                _mm256_srli_epi32::<16>(_mm256_castps_si256(value))
+            };
+            let pack = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+            [pack(upper(0), upper(8)), pack(upper(16), upper(24))]
+        }
+    }
+    #[inline(always)]
     unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2] {
         unsafe {
             let low_bytes = _mm_loadu_si128(LEVEL_BYTES[0].as_ptr().cast());

@@ -122,6 +122,21 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn pairs_e4m3(from: *const u8) -> __m512i {
+        unsafe {
+            // Exponent and mantissa moved into place stand for the value times 2^-120.
+            let rescale = _mm512_set1_ps(f32::from_bits(247 << 23));
+            let widen = |at: usize| {
+                let codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.add(at).cast()));
+                let sign = _mm512_and_si512(codes, _mm512_set1_epi32(i32::MIN));
+                let magnitude = _mm512_and_si512(codes, _mm512_set1_epi32(0x7f));
+                let bits = _mm512_or_si512(sign, _mm512_slli_epi32::<20>(magnitude));
+                _mm512_mul_ps(_mm512_castsi512_ps(bits), rescale)
+            };
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(widen(16), widen(0)))
+        }
+    }
+    #[inline(always)]
     unsafe fn pairs_i4(from: *const u8) -> [__m512i; 2] {
         unsafe {
             let levels = _mm512_loadu_si512(LEVELS.as_ptr().cast());

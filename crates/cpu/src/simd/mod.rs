@@ -61,6 +61,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs;
     /// 32 × i8, exact in bf16.
     unsafe fn pairs_i8(from: *const i8) -> Self::Pairs;
+    /// 32 × E4M3, exact in bf16; the NaN codes become ±480.
+    unsafe fn pairs_e4m3(from: *const u8) -> Self::Pairs;
     /// 32 bytes of nibbles, level + 8 each: the low ones, then the high ones.
     unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2];
     /// Writes 32 × bf16.
@@ -269,7 +271,7 @@ mod tests {
     struct Primitives<'a> {
         bytes: &'a [u8; 64],
         x: [u16; 2],
-        out: &'a mut [[f32; LANES]; 6],
+        out: &'a mut [[f32; LANES]; 7],
         stored: &'a mut [u16; LANES],
     }
 
@@ -289,11 +291,39 @@ mod tests {
                     S::dot(zero, high, x),
                     S::load_f16(p.cast()),
                     S::round(S::mul(S::load_f16(p.cast()), S::splat(3.0))),
+                    S::dot(zero, S::pairs_e4m3(p), x),
                 ];
                 for (out, row) in self.out.iter_mut().zip(rows) {
                     S::store(out.as_mut_ptr(), row);
                 }
                 S::store_bf16(self.stored.as_mut_ptr(), rows[4]);
+            }
+        }
+    }
+
+    struct E4m3<'a>(&'a [u8; 32], &'a mut [u16; 32]);
+
+    impl Kernel for E4m3<'_> {
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            // SAFETY: both arrays hold 32 elements.
+            unsafe { S::store_pairs(self.1.as_mut_ptr(), S::pairs_e4m3(self.0.as_ptr())) }
+        }
+    }
+
+    #[test]
+    fn every_e4m3_code_is_widened_exactly() {
+        for isa in Isa::available() {
+            for first in (0..=255u8).step_by(32) {
+                let codes: [u8; 32] = std::array::from_fn(|i| first + i as u8);
+                let mut out = [0; 32];
+                isa.run(E4m3(&codes, &mut out));
+                for (code, bits) in codes.into_iter().zip(out) {
+                    let want = bantam_numerics::float8::e4m3_to_f32(code);
+                    let got = half::bf16::from_bits(bits).to_f32();
+                    let nan = want.is_nan() && got.abs() == 480.0;
+                    assert!(got == want || nan, "{isa}: code {code:#x} is {got}, not {want}");
+                }
             }
         }
     }
@@ -312,7 +342,7 @@ mod tests {
         let i4_at = |i: usize, shift: u32| f32::from(bytes[i] >> shift & 0xf) - 8.0;
         let pair = |f: &dyn Fn(usize) -> f32, n: usize| f(2 * n) * 1.5 + f(2 * n + 1) * -0.25;
         for isa in Isa::available() {
-            let mut out = [[0.0; LANES]; 6];
+            let mut out = [[0.0; LANES]; 7];
             let mut stored = [0u16; LANES];
             isa.run(Primitives { bytes: &bytes, x, out: &mut out, stored: &mut stored });
             for n in 0..LANES {
@@ -325,6 +355,7 @@ mod tests {
                     pair(&|i| i4_at(i, 4), n),
                     f16.to_f32(),
                     (f16.to_f32() * 3.0).round_ties_even(),
+                    pair(&|i| bantam_numerics::float8::e4m3_to_f32(bytes[i]), n),
                 ];
                 for (row, want) in want.into_iter().enumerate() {
                     let got = out[row][n];

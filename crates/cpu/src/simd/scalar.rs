@@ -109,6 +109,16 @@ impl Simd for Scalar {
         levels.map(|pair| pair.map(|level| bf16::from_f32(f32::from(level)).to_bits()))
     }
     #[inline(always)]
+    unsafe fn pairs_e4m3(from: *const u8) -> Self::Pairs {
+        let codes = unsafe { from.cast::<[[u8; 2]; LANES]>().read_unaligned() };
+        // Exponent and mantissa moved into place stand for the value times 2^-120.
+        let widen = |code: u8| {
+            let bits = u32::from(code & 0x80) << 24 | u32::from(code & 0x7f) << 20;
+            ((f32::from_bits(bits) * f32::from_bits(247 << 23)).to_bits() >> 16) as u16
+        };
+        codes.map(|pair| pair.map(widen))
+    }
+    #[inline(always)]
     unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2] {
         let bytes = unsafe { from.cast::<[[u8; 2]; LANES]>().read_unaligned() };
         let level = |nibble: u8| bf16::from_f32(f32::from(nibble) - 8.0).to_bits();
