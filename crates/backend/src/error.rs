@@ -28,6 +28,14 @@ pub enum BackendError {
         /// Rows there are.
         capacity: usize,
     },
+    /// Two sequences write into one block of the cache.
+    #[error("{op}: two spans write block {block}; give each sequence blocks of its own")]
+    SharedBlock {
+        /// The operation.
+        op: &'static str,
+        /// The block.
+        block: u32,
+    },
     /// The device cannot do this.
     #[error("{op}: {what} is not supported by {backend}; {way_out}")]
     Unsupported {

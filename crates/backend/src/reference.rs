@@ -213,6 +213,7 @@ impl Backend for Reference {
         cache: &mut PlainCache,
     ) -> Result<(), BackendError> {
         check_attention("append", qkv.columns, qkv.num_rows(), shape, batch, &cache.layout)?;
+        check_writes("append", batch, &cache.layout)?;
         let &AttentionShape { heads, kv_heads, head_dim, .. } = shape;
         for span in &batch.spans {
             for (i, row) in span.rows.clone().enumerate() {
@@ -299,6 +300,33 @@ impl Backend for Reference {
     }
 }
 
+/// Checks that no two spans of a batch write into one block: [`Backend::append`] would make a race of
+/// it.
+///
+/// # Errors
+/// If two do.
+pub fn check_writes(
+    op: &'static str,
+    batch: &Batch,
+    layout: &KvLayout,
+) -> Result<(), BackendError> {
+    let mut written: Vec<u32> = batch
+        .spans
+        .iter()
+        .flat_map(|span| {
+            let first = span.start / layout.block_tokens;
+            let last = span.context().div_ceil(layout.block_tokens);
+            &batch.table(span)[first..last]
+        })
+        .copied()
+        .collect();
+    written.sort_unstable();
+    match written.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(BackendError::SharedBlock { op, block: pair[0] }),
+    }
+}
+
 /// The shape checks that [`Backend::append`] and [`Backend::attention`] share, for all back ends.
 ///
 /// # Errors
@@ -315,12 +343,14 @@ pub fn check_attention(
     BackendError::check_shape(op, "rows", rows, batch.num_tokens())?;
     BackendError::check_shape(op, "kv heads", shape.kv_heads, layout.kv_heads)?;
     BackendError::check_shape(op, "head dimension", shape.head_dim, layout.head_dim)?;
-    BackendError::check_shape(
-        op,
-        "query heads past whole groups",
-        shape.heads % shape.kv_heads,
-        0,
-    )?;
+    let ungrouped = shape.heads.checked_rem(shape.kv_heads).unwrap_or(shape.heads.max(1));
+    BackendError::check_shape(op, "query heads past whole groups", ungrouped, 0)?;
+    let mut next = 0;
+    for span in &batch.spans {
+        BackendError::check_shape(op, "first row of a span", span.rows.start, next)?;
+        next = span.rows.end.max(next);
+    }
+    BackendError::check_shape(op, "rows of all spans", next, rows)?;
     for span in &batch.spans {
         let reach = span.blocks.len() * layout.block_tokens;
         BackendError::check_capacity(op, span.context(), reach)?;

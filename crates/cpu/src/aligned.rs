@@ -1,20 +1,42 @@
 //! Bytes on cache-line boundaries.
 
-/// A fixed run of bytes that starts on a 64-byte boundary.
-#[derive(Debug, Default)]
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// A fixed run of bytes that starts on a cache line.
+#[derive(Debug)]
 pub(crate) struct AlignedBytes {
-    lines: Vec<Line>,
+    start: NonNull<u8>,
     len: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+// SAFETY: the bytes are owned, like a `Vec<u8>`'s.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
-    /// `len` bytes of one value.
+    /// `len` bytes of one value. Zeros come from the system as they are, untouched until used.
     pub(crate) fn filled(len: usize, value: u8) -> Self {
-        Self { lines: vec![Line([value; 64]); len.div_ceil(64)], len }
+        if len == 0 {
+            return Self::default();
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the layout is not empty.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        let mut bytes = Self { start, len };
+        if value != 0 {
+            bytes.bytes_mut().fill(value);
+        }
+        bytes
+    }
+
+    fn layout(len: usize) -> Layout {
+        Layout::from_size_align(len, LINE).expect("sizes were planned, far below the address space")
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -22,21 +44,36 @@ impl AlignedBytes {
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.lines.as_ptr().cast()
+        self.start.as_ptr()
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.lines.as_mut_ptr().cast()
+        self.start.as_ptr()
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the lines hold at least `len` initialised bytes.
+        // SAFETY: `len` bytes are allocated and initialised.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len) }
+    }
+}
+
+impl Default for AlignedBytes {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), len: 0 }
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated in `filled` with this layout.
+            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) };
+        }
     }
 }
 
@@ -48,10 +85,11 @@ mod tests {
     fn starts_on_a_cache_line_and_keeps_its_length() {
         for len in [0, 1, 63, 64, 65, 1000] {
             let mut bytes = AlignedBytes::filled(len, 7);
-            assert_eq!(bytes.as_ptr() as usize % 64, 0);
+            assert!(len == 0 || (bytes.as_ptr() as usize).is_multiple_of(LINE));
             assert_eq!(bytes.bytes(), vec![7; len]);
             bytes.bytes_mut().fill(9);
             assert!(bytes.bytes().iter().all(|&byte| byte == 9));
+            assert_eq!(AlignedBytes::filled(len, 0).bytes(), vec![0; len]);
         }
     }
 }

@@ -35,8 +35,9 @@ impl Backend for Cpu {
 
     fn weight(&self, weight: PackedWeight) -> Result<CpuWeight, BackendError> {
         if let WeightData::Int8 { affine, .. } | WeightData::Int4 { affine, .. } = &weight.data {
-            let GroupAffine { group, .. } = affine;
-            if *group != weight.k && !group.is_multiple_of(QUAD) {
+            let GroupAffine { group, offsets, .. } = affine;
+            let per_channel = *group == weight.k && offsets.is_none();
+            if !per_channel && !group.is_multiple_of(QUAD) {
                 return Err(BackendError::Unsupported {
                     op: "weight",
                     what: format!("a group size of {group}"),
@@ -65,7 +66,7 @@ impl Backend for Cpu {
     }
 
     fn write(&self, values: &[f32], out: &mut CpuTensor) -> Result<(), BackendError> {
-        let columns = out.columns;
+        let columns = out.columns.max(1);
         BackendError::check_shape("write", "values past whole rows", values.len() % columns, 0)?;
         out.set_rows("write", values.len() / columns)?;
         out.values_mut().copy_from_slice(values);
@@ -96,7 +97,7 @@ impl Backend for Cpu {
             });
         }
         out.set_rows("embed", tokens.len())?;
-        let columns = out.columns;
+        let columns = out.columns.max(1);
         for (row, &id) in out.values_mut().chunks_exact_mut(columns).zip(tokens) {
             table.decode_row(id as usize, row);
         }
@@ -115,7 +116,7 @@ impl Backend for Cpu {
             return Err(BackendError::Capacity { op: "select_rows", got, capacity });
         }
         out.set_rows("select_rows", rows.len())?;
-        let columns = x.columns;
+        let columns = x.columns.max(1);
         for (to, &row) in out.values_mut().chunks_exact_mut(columns).zip(rows) {
             to.copy_from_slice(&x.values()[row as usize * columns..][..columns]);
         }

@@ -6,8 +6,8 @@ use crate::simd::{Kernel, LANES, Simd};
 use bantam_numerics::ActivationFormat;
 use std::time::Instant;
 
-/// Bytes that the bandwidth test reads in one pass: far more than any cache.
-const READ_BYTES: usize = 256 << 20;
+/// Bytes that the bandwidth test reads in one pass: more than the caches of all but a few servers.
+const READ_BYTES: usize = 512 << 20;
 /// Bytes of one task.
 const READ_TASK: usize = 1 << 20;
 /// Passes of which the best counts.

@@ -34,6 +34,14 @@ pub enum CpuError {
         /// Processors there are.
         available: usize,
     },
+    /// Threads would only wait for each other.
+    #[error("{threads} threads on {available} processors would wait for each other; use 1 to {}", MAX_CROWD * available)]
+    TooManyThreads {
+        /// Threads asked for.
+        threads: usize,
+        /// Processors there are.
+        available: usize,
+    },
     /// The operating system refused a thread.
     #[error("cannot start {threads} threads: {source}; use fewer")]
     Threads {
@@ -86,6 +94,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Threads a processor at most; beyond one each they only help to test.
+const MAX_CROWD: usize = 4;
 /// Elements of row-wise work that are worth a task.
 pub(crate) const TASK_ELEMENTS: usize = 16 * 1024;
 impl Cpu {
@@ -100,8 +110,12 @@ impl Cpu {
             return Err(CpuError::Isa { asked: isa, available });
         }
         let threads = options.threads.unwrap_or_else(pool::available_threads);
+        let available = pool::available_threads();
         if threads == 0 {
-            return Err(CpuError::NoThreads { available: pool::available_threads() });
+            return Err(CpuError::NoThreads { available });
+        }
+        if threads > MAX_CROWD * available {
+            return Err(CpuError::TooManyThreads { threads, available });
         }
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let scratch = (0..threads).map(|_| Mutex::default()).collect();

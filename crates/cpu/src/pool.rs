@@ -34,6 +34,8 @@ struct Shared {
     asleep: Vec<AtomicBool>,
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// More threads than processors: who spins takes the time of who works.
+    crowded: bool,
 }
 
 // SAFETY: `job` is written only by `run`, while no worker works, and published by `epoch`.
@@ -61,22 +63,27 @@ impl Pool {
             asleep: (0..threads).map(|_| AtomicBool::new(false)).collect(),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            crowded: threads > available_threads(),
         });
         let processors = affinity::allowed();
-        let mut workers = Vec::new();
+        // Made first, so that a thread that cannot be started stops the ones before it.
+        let mut pool =
+            Self { shared, workers: Vec::new(), handles: Vec::new(), turn: Mutex::new(()) };
         for index in 1..threads {
             let processor = processors.get(index).copied().filter(|_| threads <= processors.len());
-            let shared = Arc::clone(&shared);
+            let shared = Arc::clone(&pool.shared);
             let work = move || {
                 if let Some(processor) = processor {
                     affinity::pin(processor);
                 }
                 worker(&shared, index);
             };
-            workers.push(std::thread::Builder::new().name(format!("bantam-{index}")).spawn(work)?);
+            let builder = std::thread::Builder::new().name(format!("bantam-{index}"));
+            let worker = builder.spawn(work)?;
+            pool.handles.push(worker.thread().clone());
+            pool.workers.push(worker);
         }
-        let handles = workers.iter().map(|worker| worker.thread().clone()).collect();
-        Ok(Self { shared, workers, handles, turn: Mutex::new(()) })
+        Ok(pool)
     }
 
     /// Threads that work, the caller included.
@@ -116,8 +123,8 @@ impl Pool {
         let mut spins = 0u32;
         while shared.working.load(Ordering::Acquire) > 0 {
             spins += 1;
-            if spins.is_multiple_of(4096) {
-                std::thread::yield_now(); // more threads than processors
+            if shared.crowded || spins.is_multiple_of(4096) {
+                std::thread::yield_now();
             }
             std::hint::spin_loop();
         }
@@ -184,7 +191,7 @@ fn wait_for_change(shared: &Shared, index: usize, seen: usize) {
             }
             std::hint::spin_loop();
         }
-        if start.elapsed() > SPIN {
+        if shared.crowded || start.elapsed() > SPIN {
             break;
         }
     }
@@ -233,12 +240,10 @@ mod affinity {
     pub(super) fn pin(_processor: usize) {}
 }
 
-/// Processors that this process may use.
+/// Processors' worth of time that this process may use: its affinity mask, and a container's quota
+/// if that is less.
 pub(crate) fn available_threads() -> usize {
-    match affinity::allowed().len() {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        allowed => allowed,
-    }
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]

@@ -52,6 +52,26 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
     )
 }
 
+/// A few tokens with rows as wide as the largest models have.
+pub(super) fn wide_case() -> AttentionCase {
+    AttentionCase {
+        shape: AttentionShape {
+            heads: 66,
+            kv_heads: 33,
+            head_dim: 128,
+            scale: 0.09,
+            window: None,
+            alibi_slopes: None,
+        },
+        rotary_dim: 128,
+        pairs: RotaryPairs::HalfSplit,
+        head_norm: false,
+        format: KvFormat::BF16,
+        lengths: vec![(2, 3)],
+        seed: 1,
+    }
+}
+
 impl AttentionCase {
     fn layout(&self, block_tokens: usize) -> KvLayout {
         let blocks = self.lengths.iter().map(|(past, new)| (past + new).div_ceil(block_tokens));
@@ -188,4 +208,48 @@ pub(super) fn check_invariance<B: Backend>(backend: &B, case: AttentionCase) -> 
     let alone = case.run(backend, &steps);
     prop_assert!(alone == mixed, "rows differ between chunked and mixed runs");
     Ok(())
+}
+
+/// Batches that would write out of bounds or make two threads write one place.
+pub(super) fn check_refusals<B: Backend>(backend: &B) {
+    let shape = AttentionShape {
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 16,
+        scale: 0.25,
+        window: None,
+        alibi_slopes: None,
+    };
+    let block_tokens = backend.block_tokens();
+    let layout = KvLayout {
+        layers: 1,
+        blocks: 4,
+        block_tokens,
+        kv_heads: 1,
+        head_dim: 16,
+        format: KvFormat::F32,
+    };
+    let mut cache = backend.cache(&layout).expect("supported layout");
+    let mut refused = |what: &str, shape: &AttentionShape, change: &dyn Fn(&mut Batch)| {
+        let mut batch = Batch::default();
+        batch.push(&[0, 0], 0, &[2]).expect("tokens");
+        batch.push(&[0], block_tokens, &[1, 3]).expect("tokens");
+        change(&mut batch);
+        let mut qkv = tensor(backend, &vec![0.5; 3 * 64], 64);
+        let result = backend.append(&mut qkv, shape, None, None, &batch, 0, &mut cache);
+        assert!(result.is_err(), "{what} was accepted");
+    };
+    refused("a block outside the cache", &shape, &|batch| batch.block_tables[0] = 4);
+    refused("two writers of a block", &shape, &|batch| batch.block_tables[0] = 3);
+    refused("a table too short", &shape, &|batch| batch.spans[1].start = 2 * block_tokens);
+    refused("rows past the end", &shape, &|batch| batch.spans[1].rows = 2..4);
+    refused("rows that overlap", &shape, &|batch| batch.spans[1].rows = 1..3);
+    let no_heads = AttentionShape { kv_heads: 0, ..shape.clone() };
+    refused("no key/value head", &no_heads, &|_| {});
+    // A shared block that both only read is what a prefix cache makes.
+    let mut batch = Batch::default();
+    batch.push(&[0], block_tokens, &[0, 1]).expect("tokens");
+    batch.push(&[0], block_tokens, &[0, 2]).expect("tokens");
+    let mut qkv = tensor(backend, &[0.5; 2 * 64], 64);
+    backend.append(&mut qkv, &shape, None, None, &batch, 0, &mut cache).expect("a shared prefix");
 }

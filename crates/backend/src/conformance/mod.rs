@@ -35,6 +35,7 @@ pub fn check<B: Backend>(backend: &B) {
     property(backend, rowwise::case(), rowwise::check_feed_forward);
     property(backend, attention::case(), attention::check);
     property(backend, attention::case(), attention::check_invariance);
+    attention::check(backend, attention::wide_case()).expect("a wide model's attention");
     check_refusals(backend);
 }
 
@@ -118,4 +119,12 @@ fn check_refusals<B: Backend>(backend: &B) {
     let input = operand(backend, &[0.5; 32], 16, ActivationFormat::F32);
     let linear = backend.linear(&input, &table, None, Store::Replace, &mut small);
     assert!(linear.is_err(), "N differs");
+    attention::check_refusals(backend);
+    // Groups that no panel format could cut: either run right or refused.
+    let odd = quantize(&[0.5; 12], 2, 6, QuantScheme::int4(6, false)).expect("finite");
+    if let Ok(weight) = backend.weight(odd) {
+        let input = operand(backend, &[0.5; 6], 6, ActivationFormat::BF16);
+        let mut out = backend.tensor(1, 2);
+        backend.linear(&input, &weight, None, Store::Replace, &mut out).expect("shapes agree");
+    }
 }

@@ -6,7 +6,7 @@ use crate::cpu::{Cpu, TASK_ELEMENTS, WorkerScratch};
 use crate::element::{Bf16Cached, Cached, Element, F32Cached, Fp8Cached, Int8Cached};
 use crate::rowwise::NormHead;
 use crate::tensor::{CpuOperand, CpuTensor, OperandData, Shared};
-use bantam_backend::reference::check_attention;
+use bantam_backend::reference::{check_attention, check_writes};
 use bantam_backend::{AttentionShape, BackendError, Batch, HeadNorm, KvFormat, Rope};
 use bantam_numerics::reference::rotate;
 
@@ -23,6 +23,7 @@ pub(crate) fn append(
     cache: &mut CpuCache,
 ) -> Result<(), BackendError> {
     check_attention("append", qkv.columns, qkv.rows, shape, batch, &cache.layout)?;
+    check_writes("append", batch, &cache.layout)?;
     if let Some(rope) = rope {
         let reach = batch.spans.iter().map(bantam_backend::Span::context).max().unwrap_or(0);
         BackendError::check_capacity("append", reach, rope.positions())?;
@@ -33,7 +34,7 @@ pub(crate) fn append(
     let writer = cache.writer();
     let values = Shared(qkv.values_mut().as_mut_ptr());
     // Tasks end where blocks do: a block's first token clears what the last owner left.
-    let tokens_per_task = (TASK_ELEMENTS / columns).next_multiple_of(layout.block_tokens);
+    let tokens_per_task = (TASK_ELEMENTS / columns).max(1).next_multiple_of(layout.block_tokens);
     let mut tasks = Vec::new();
     for span in &batch.spans {
         let mut position = span.start;
@@ -67,7 +68,7 @@ pub(crate) fn append(
             let keys = turned[heads * head_dim..].chunks_exact(head_dim);
             let pairs = keys.zip(value_heads.chunks_exact(head_dim));
             for (head, (key, value)) in pairs.enumerate() {
-                // SAFETY: sequences own their blocks, and a block's tokens are one task's.
+                // SAFETY: no two spans write one block, and a block's tokens are one task's.
                 unsafe {
                     match layout.format {
                         KvFormat::F32 => {
