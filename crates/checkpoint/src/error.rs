@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use bantam_numerics::DecodeError;
 use thiserror::Error;
 
+use crate::printable;
+
 /// Why a model could not be found, opened or read. Every message is one line that names the file
-/// and, where there is one, the tensor.
+/// and, where there is one, the tensor; control characters in names are escaped.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -14,14 +16,14 @@ pub enum CheckpointError {
     #[error(
         "{}: no such file or folder; pass a folder with config.json and *.safetensors, \
          or a .gguf file",
-        path.display()
+        printable(path.display())
     )]
     NotFound {
         /// The path asked for.
         path: PathBuf,
     },
     /// The operating system refused a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", printable(path.display()))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -31,8 +33,9 @@ pub enum CheckpointError {
     /// A folder or file that holds no weights in a known format.
     #[error(
         "{}: no model weights; looked for model.safetensors, model.safetensors.index.json, \
-         another *.safetensors or *.gguf, found {found}",
-        path.display()
+         another *.safetensors or *.gguf, found {}",
+        printable(path.display()),
+        printable(found)
     )]
     NoWeights {
         /// The folder or file.
@@ -41,7 +44,11 @@ pub enum CheckpointError {
         found: String,
     },
     /// A folder with several models.
-    #[error("{}: several models here, pass one of them: {}", folder.display(), files.join(", "))]
+    #[error(
+        "{}: several models here, pass one of them: {}",
+        printable(folder.display()),
+        printable(files.join(", "))
+    )]
     SeveralModels {
         /// The folder.
         folder: PathBuf,
@@ -49,7 +56,7 @@ pub enum CheckpointError {
         files: Vec<String>,
     },
     /// A single file of a folder was given where the folder is needed, or the folder lacks a file.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", printable(path.display()), printable(problem))]
     Layout {
         /// The file or folder.
         path: PathBuf,
@@ -57,7 +64,7 @@ pub enum CheckpointError {
         problem: String,
     },
     /// A file that should hold JSON does not, or the wrong kind.
-    #[error("{}: not the JSON expected: {reason}", file.display())]
+    #[error("{}: not the JSON expected: {}", printable(file.display()), printable(reason))]
     Json {
         /// The file.
         file: PathBuf,
@@ -66,8 +73,9 @@ pub enum CheckpointError {
     },
     /// A file ends before what its header announces.
     #[error(
-        "{}: truncated: {what} needs {needed} bytes, the file has {got}; fetch it again",
-        file.display()
+        "{}: truncated: {} needs {needed} bytes, the file has {got}; fetch it again",
+        printable(file.display()),
+        printable(what)
     )]
     Truncated {
         /// The file.
@@ -80,7 +88,7 @@ pub enum CheckpointError {
         got: u64,
     },
     /// A header that breaks the rules of its format.
-    #[error("{}: {problem}", file.display())]
+    #[error("{}: {}", printable(file.display()), printable(problem))]
     Header {
         /// The file.
         file: PathBuf,
@@ -88,7 +96,12 @@ pub enum CheckpointError {
         problem: String,
     },
     /// A tensor whose description breaks the rules of its format.
-    #[error("{}: tensor `{tensor}`: {problem}", file.display())]
+    #[error(
+        "{}: tensor `{}`: {}",
+        printable(file.display()),
+        printable(tensor),
+        printable(problem)
+    )]
     Tensor {
         /// The file.
         file: PathBuf,
@@ -98,7 +111,12 @@ pub enum CheckpointError {
         problem: String,
     },
     /// A tensor that the checkpoint does not hold.
-    #[error("{}: no tensor `{name}`; nearest: {}", path.display(), nearest.join(", "))]
+    #[error(
+        "{}: no tensor `{}`; nearest: {}",
+        printable(path.display()),
+        printable(name),
+        printable(nearest.join(", "))
+    )]
     UnknownTensor {
         /// The checkpoint.
         path: PathBuf,
@@ -109,8 +127,9 @@ pub enum CheckpointError {
     },
     /// A GGUF file of a network whose tensor names are not known here.
     #[error(
-        "{}: GGUF architecture `{architecture}` is not supported; supported: {supported}",
-        file.display()
+        "{}: GGUF architecture `{}` is not supported; supported: {supported}",
+        printable(file.display()),
+        printable(architecture)
     )]
     UnsupportedArchitecture {
         /// The file.
@@ -121,7 +140,12 @@ pub enum CheckpointError {
         supported: String,
     },
     /// A GGUF metadata entry that is missing, of another type, or of a value that is not supported.
-    #[error("{}: metadata `{key}`: {problem}", file.display())]
+    #[error(
+        "{}: metadata `{}`: {}",
+        printable(file.display()),
+        printable(key),
+        printable(problem)
+    )]
     Metadata {
         /// The file.
         file: PathBuf,
@@ -132,9 +156,10 @@ pub enum CheckpointError {
     },
     /// A folder without a tokenizer that can be read.
     #[error(
-        "{}: no tokenizer; looked for tokenizer.json, found {found}; write one with \
+        "{}: no tokenizer; looked for tokenizer.json, found {}; write one with \
          AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers",
-        folder.display()
+        printable(folder.display()),
+        printable(found)
     )]
     NoTokenizer {
         /// The folder.
@@ -144,9 +169,10 @@ pub enum CheckpointError {
     },
     /// Rows that a tensor does not have, or an output of another size.
     #[error(
-        "{}: tensor `{tensor}`: rows {start}..{end} of {rows} into {got} values; \
+        "{}: tensor `{}`: rows {start}..{end} of {rows} into {got} values; \
          they take {expected}",
-        file.display()
+        printable(file.display()),
+        printable(tensor)
     )]
     RowRange {
         /// The file.
@@ -165,7 +191,7 @@ pub enum CheckpointError {
         expected: usize,
     },
     /// Bytes that could not be decoded.
-    #[error("{}: tensor `{tensor}`: {source}", file.display())]
+    #[error("{}: tensor `{}`: {source}", printable(file.display()), printable(tensor))]
     Decode {
         /// The file.
         file: PathBuf,
@@ -175,7 +201,11 @@ pub enum CheckpointError {
         source: DecodeError,
     },
     /// A model name that no route led to.
-    #[error("cannot find model `{name}`: {}; pass a local folder or .gguf path", tried.join("; "))]
+    #[error(
+        "cannot find model `{}`: {}; pass a local folder or .gguf path",
+        printable(name),
+        printable(tried.join("; "))
+    )]
     Unresolved {
         /// The name asked for.
         name: String,

@@ -25,10 +25,12 @@ mod folder;
 mod gguf;
 mod locate;
 mod mmap;
+mod printable;
 mod safetensors;
 mod suggest;
 mod tensor;
 
 pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
+pub use printable::printable;
 pub use tensor::{RowOrder, TensorView};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::CheckpointError;
-use crate::gguf::SplitName;
+use crate::gguf::{self, SplitName};
 
 /// The files of a model.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) fn locate(path: &Path) -> Result<Layout, CheckpointError> {
 }
 
 fn locate_file(path: &Path) -> Result<Layout, CheckpointError> {
-    if has_extension(path, "gguf") {
+    if has_extension(path, "gguf") || gguf::has_magic(path) {
         return Ok(Layout::Gguf { parts: SplitName::parts_of(path)? });
     }
     if has_extension(path, "safetensors") {

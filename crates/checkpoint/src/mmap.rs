@@ -8,6 +8,9 @@ use memmap2::Mmap;
 
 use crate::CheckpointError;
 
+/// How the text begins that a clone without Git LFS has in place of a large file.
+const LARGE_FILE_POINTER: &[u8] = b"version https://git-lfs";
+
 /// A file and its bytes, mapped read-only.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
@@ -35,6 +38,12 @@ impl MappedFile {
         // A user who truncates a model file in place while it is in use gets a bus error, as with
         // every program that maps files.
         let map = unsafe { Mmap::map(&file) }.map_err(io_error)?;
+        if map.starts_with(LARGE_FILE_POINTER) {
+            let problem = "a Git LFS pointer in place of the file itself; \
+                           run `git lfs pull` in its folder, or fetch it again"
+                .to_owned();
+            return Err(CheckpointError::Header { file: path.to_path_buf(), problem });
+        }
         Ok(Self { path: path.to_path_buf(), map })
     }
 

@@ -21,6 +21,14 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes of the header's length.
 const LENGTH_BYTES: usize = 8;
 
+/// The way out of a file whose data and header disagree.
+const WRITE_AGAIN: &str = "write the file again with save_file of the safetensors library";
+
+/// A number of bytes in words.
+fn in_bytes(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "byte" } else { "bytes" })
+}
+
 /// The dtypes read, by the names of the format.
 const DTYPES: [(&str, DType); 12] = [
     ("F64", DType::F64),
@@ -73,7 +81,8 @@ fn split_header(file: &MappedFile) -> Result<(&[u8], usize), CheckpointError> {
         return Err(CheckpointError::Header {
             file: file.path().to_path_buf(),
             problem: format!(
-                "not a safetensors file: header of {length} bytes, at most {MAX_HEADER_BYTES}"
+                "not a safetensors file: its first {LENGTH_BYTES} bytes give a header of {length} \
+                 bytes, at most {MAX_HEADER_BYTES} are possible; fetch it again"
             ),
         });
     }
@@ -104,12 +113,17 @@ fn check(
         .map(|&(_, dtype)| Encoding::Scalar(dtype))
         .ok_or_else(|| {
             let supported: Vec<_> = DTYPES.iter().map(|(known, _)| *known).collect();
-            tensor_error(format!("dtype {dtype} is not read; read are {}", supported.join(", ")))
+            tensor_error(format!(
+                "dtype {dtype} is not supported; store it as one of {}",
+                supported.join(", ")
+            ))
         })?;
     let (_, size) = checked_size(&shape, encoding).map_err(tensor_error)?;
     if end.checked_sub(begin) != Some(size) {
         return Err(tensor_error(format!(
-            "{dtype} of shape {shape:?} takes {size} bytes, data_offsets are [{begin}, {end}]"
+            "{dtype} of shape {shape:?} takes {}, but its data_offsets are [{begin}, {end}]; \
+             {WRITE_AGAIN}",
+            in_bytes(size)
         )));
     }
     if end > file.bytes().len() - data_start {
@@ -145,7 +159,8 @@ fn check_coverage(
                 file: file.path().to_path_buf(),
                 tensor: tensor.name.clone(),
                 problem: format!(
-                    "starts at data byte {} and {} the tensor before, which ends at {}",
+                    "starts at data byte {} and {} the tensor before, which ends at {}; \
+                     {WRITE_AGAIN}",
                     tensor.bytes.start - data_start,
                     if overlaps { "overlaps" } else { "leaves a hole after" },
                     covered - data_start
@@ -156,7 +171,8 @@ fn check_coverage(
     }
     let rest = file.bytes().len() - covered;
     if rest > 0 {
-        let problem = format!("{rest} bytes after the last tensor belong to none; fetch it again");
+        let problem =
+            format!("{} after the last tensor belong to none; fetch it again", in_bytes(rest));
         return Err(CheckpointError::Header { file: file.path().to_path_buf(), problem });
     }
     Ok(())
@@ -173,7 +189,7 @@ fn check_unique(
         Some((name, _)) => Err(CheckpointError::Tensor {
             file: file.path().to_path_buf(),
             tensor: name.clone(),
-            problem: "described twice in the header".to_owned(),
+            problem: format!("described twice in the header; {WRITE_AGAIN}"),
         }),
     }
 }

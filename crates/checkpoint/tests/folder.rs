@@ -90,14 +90,26 @@ fn broken_files_are_explained() {
         ("[]".into(), 0, "an object of tensors"),
         ("{".into(), 0, "safetensors header"),
         (r#"{"t":{"dtype":"U8"}}"#.into(), 0, "`t`: missing field"),
-        (one("F4", "[2]", "[0,1]"), 1, "tensor `t`: dtype F4 is not read; read are F64"),
-        (one("U8", "[4]", "[0,3]"), 3, "takes 4 bytes, data_offsets are [0, 3]"),
-        (one("U8", "[1]", "[1,0]"), 1, "takes 1 bytes"),
+        (
+            one("F4", "[2]", "[0,1]"),
+            1,
+            "tensor `t`: dtype F4 is not supported; store it as one of F64",
+        ),
+        (
+            one("U8", "[4]", "[0,3]"),
+            3,
+            "takes 4 bytes, but its data_offsets are [0, 3]; write the file again",
+        ),
+        (one("U8", "[1]", "[1,0]"), 1, "takes 1 byte,"),
         (one("U8", huge, "[0,0]"), 0, "overflows the number of elements"),
         (one("U8", "[4]", "[0,4]"), 3, "truncated: tensor `t`"),
-        (one("U8", "[4]", "[0,4]"), 5, "1 bytes after the last tensor"),
+        (one("U8", "[4]", "[0,4]"), 5, "1 byte after the last tensor"),
         (two(&named("a", "[0,4]"), &named("b", "[2,6]")), 6, "tensor `b`: starts at data byte 2"),
-        (two(&named("a", "[0,4]"), &named("b", "[5,9]")), 9, "leaves a hole"),
+        (
+            two(&named("a", "[0,4]"), &named("b", "[5,9]")),
+            9,
+            "leaves a hole after the tensor before, which ends at 4; write the file again",
+        ),
         (two(&named("a", "[0,4]"), &named("a", "[4,8]")), 8, "tensor `a`: described twice"),
     ];
     for (header, data, expected) in cases {
@@ -113,10 +125,28 @@ fn header_lengths_are_held_against_the_file() {
         (vec![1, 2, 3], "the header length needs 8 bytes, the file has 3"),
         (1000u64.to_le_bytes().to_vec(), "the safetensors header needs 1008 bytes, the file has 8"),
         (u64::MAX.to_le_bytes().to_vec(), "not a safetensors file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n".to_vec(),
+            "a Git LFS pointer in place of the file itself; run `git lfs pull`",
+        ),
     ] {
         let message = folder_with(&bytes).refusal();
         assert!(message.contains(expected), "{message}");
     }
+}
+
+#[test]
+fn names_cannot_command_a_terminal() {
+    let header = r#"{"x\n\u001b[31mevil":{"dtype":"U8","shape":[4],"data_offsets":[0,3]}}"#;
+    let message = folder_with(&file(header, &[0; 3])).refusal();
+    assert!(message.contains(r"tensor `x\n\u{1b}[31mevil`: U8"), "{message}");
+    let header = r#"{"x\u0007":{"dtype":"U8\u001b","shape":[4],"data_offsets":[0,4]}}"#;
+    let message = folder_with(&file(header, &[0; 4])).refusal();
+    assert!(message.contains(r"tensor `x\u{7}`: dtype U8\u{1b} is not"), "{message}");
+    let header = r#"{"x\u001b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
+    let checkpoint = folder_with(&file(header, &[0; 4])).open().expect("a sound file");
+    let message = checkpoint.tensor("y\r").expect_err("not there").to_string();
+    assert!(message.contains(r"no tensor `y\r`; nearest: x\u{1b}"), "{message}");
 }
 
 /// A folder with two shards of one tensor each and an index.
@@ -259,7 +289,7 @@ proptest! {
 /// Opens `bytes` here and with the reference implementation: both open it with the same tensors, or
 /// neither does. Only what the reference passes over in silence is refused here alone.
 fn compare_with_reference(bytes: &[u8]) {
-    const OWN_REFUSALS: [&str; 2] = ["described twice", "is not read"];
+    const OWN_REFUSALS: [&str; 2] = ["described twice", "is not supported"];
     let folder = folder_with(bytes);
     let reference = SafeTensors::deserialize(bytes);
     match Checkpoint::open(folder.path()) {

@@ -187,7 +187,7 @@ fn broken_files_are_explained() {
         (tiny().set("llama.rope.scaling.type", Value::Text("su")), "none, linear and yarn"),
         (tiny().set("general.alignment", Value::U32(0)), "power of two"),
         (tiny().set("general.alignment", Value::U32(48)), "power of two"),
-        (tiny().with(tensor(10, &[256], 84)), "attn_q_norm.weight`: GGML type 10 is not read"),
+        (tiny().with(tensor(10, &[256], 84)), "attn_q_norm.weight`: GGML type 10 is not supported"),
         (tiny().with(tensor(0, &[1, 1, 1, 1, 1], 4)), "5 dimensions, at most 4"),
         (tiny().with(tensor(0, &[0], 0)), "dimension of 0"),
         (tiny().with(tensor(0, &[1 << 40, 1 << 40], 4)), "overflows"),
@@ -211,6 +211,18 @@ fn files_of_other_kinds_are_refused() {
     assert!(message.contains("the file is empty"), "{message}");
     let message = refusal(&folder.write("notes.txt", "x"));
     assert!(message.contains("looked for"), "{message}");
+}
+
+#[test]
+fn a_gguf_file_is_known_by_its_magic_whatever_its_name() {
+    let folder = Folder::new();
+    let bytes = Gguf::tiny("llama").bytes();
+    for name in ["model", "model.bin", "model.safetensors"] {
+        let path = folder.write(name, &bytes);
+        let checkpoint = Checkpoint::open(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(checkpoint.format(), Format::Gguf, "{name}");
+    }
+    assert!(refusal(&folder.write("short", &bytes[..3])).contains("a file of another kind"));
 }
 
 #[test]

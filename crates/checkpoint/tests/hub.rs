@@ -203,6 +203,19 @@ fn a_missing_repository_is_explained() {
 }
 
 #[test]
+fn a_folder_in_the_way_is_refused_before_the_download() {
+    const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let (folder, hub) = (Folder::new(), Hub::serve(HashMap::new(), true));
+    let locations = locations(&folder, &hub);
+    fs::create_dir_all(locations.models.join(FILE)).expect("writable");
+    let mut events = Vec::new();
+    let error = locations.resolve("smollm2", &mut |event| events.push(event));
+    let message = error.expect_err("a folder cannot be replaced").to_string();
+    assert!(message.contains(&format!("{FILE}: a folder where the file belongs")), "{message}");
+    assert_eq!(events, []);
+}
+
+#[test]
 fn two_at_once_share_one_download() {
     let (folder, hub) = (Folder::new(), Hub::serve(repository(&weights_sha256()), true));
     let locations = locations(&folder, &hub);

@@ -160,7 +160,7 @@ const MAX_SIZE: usize = 1 << 20;
 /// Most layers that are believed.
 pub(crate) const MAX_LAYERS: usize = 1 << 12;
 /// Longest context that is believed, in tokens.
-const MAX_POSITIONS: usize = 1 << 24;
+pub(crate) const MAX_POSITIONS: usize = 1 << 24;
 
 impl ArchSpec {
     /// Describes the network of a Hugging Face `config.json`, by its `model_type`.
@@ -200,14 +200,15 @@ impl ArchSpec {
             |what: &str, way_out| Err(ModelError::NotExecuted { what: what.to_owned(), way_out });
         match &self.positions {
             Positions::Rotary(rotary) => {
-                let even = rotary.rotary_dim.is_multiple_of(2) && rotary.rotary_dim > 0;
-                if !even || rotary.rotary_dim > self.attention.head_dim {
-                    let expected = format!("even and at most {}", self.attention.head_dim);
-                    return bad(
-                        "head_dim (rotated part)",
-                        rotary.rotary_dim.to_string(),
-                        &expected,
-                    );
+                let (rotated, head_dim) = (rotary.rotary_dim, self.attention.head_dim);
+                let even = rotated.is_multiple_of(2) && rotated > 0;
+                if !even && rotated == head_dim {
+                    let expected = "an even number: rotary embedding turns pairs of elements";
+                    return bad(self.keys.head_dim, rotated.to_string(), expected);
+                }
+                if !even || rotated > head_dim {
+                    let expected = format!("an even number from 2 to {head_dim}, the head's size");
+                    return bad("rotary_dim", rotated.to_string(), &expected);
                 }
                 if !(rotary.theta.is_finite() && rotary.theta > 1.0) {
                     return bad("rope_theta", rotary.theta.to_string(), "a number above 1");

@@ -86,6 +86,11 @@ impl<B: Backend> Workspace<B> {
     }
 }
 
+/// Threads that this process may run at once.
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 impl<B: Backend> Decoder<B> {
     /// Loads a model onto a device. Configuration, tensor shapes and memory are checked first, in
     /// milliseconds; `progress` is called from several threads.
@@ -128,6 +133,7 @@ impl<B: Backend> Decoder<B> {
             checkpoint,
             arch: &arch,
             precision: options.precision,
+            threads: options.load_threads.unwrap_or_else(available_threads),
             total_bytes: plan.weights_bytes,
             progress,
             done_bytes: AtomicU64::new(0),

@@ -1,15 +1,20 @@
 //! Every way in which this crate refuses.
 
 use bantam_backend::BackendError;
-use bantam_checkpoint::CheckpointError;
+use bantam_checkpoint::{CheckpointError, printable};
 use bantam_numerics::QuantizeError;
 
-/// Why a model could not be described, loaded or run. Each message is one line with the way out.
+/// Why a model could not be described, loaded or run. Each message is one line with the way out;
+/// control characters in text from files are escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// `model_type` is not in the table of families.
-    #[error("{file}: model_type `{model_type}` is not supported; supported: {supported}")]
+    #[error(
+        "{}: model_type `{}` is not supported; supported: {supported}",
+        printable(file),
+        printable(model_type)
+    )]
     UnknownModelType {
         /// The configuration file.
         file: String,
@@ -19,7 +24,11 @@ pub enum ModelError {
         supported: String,
     },
     /// The configuration lacks a key that has no default.
-    #[error("{file}: `{key}` is missing; a model of type {model_type} needs it")]
+    #[error(
+        "{}: `{key}` is missing; a model of type {} needs it",
+        printable(file),
+        printable(model_type)
+    )]
     MissingKey {
         /// The configuration file.
         file: String,
@@ -29,7 +38,7 @@ pub enum ModelError {
         model_type: String,
     },
     /// The configuration holds a value that cannot be right.
-    #[error("{file}: `{key}` is {got}, expected {expected}")]
+    #[error("{}: `{key}` is {}, expected {expected}", printable(file), printable(got))]
     BadValue {
         /// The configuration file.
         file: String,
@@ -41,7 +50,7 @@ pub enum ModelError {
         expected: String,
     },
     /// The network is described, but a part of it is not executed yet.
-    #[error("{what} is not executed yet; {way_out}")]
+    #[error("{} is not executed yet; {way_out}", printable(what))]
     NotExecuted {
         /// The part.
         what: String,
@@ -49,9 +58,9 @@ pub enum ModelError {
         way_out: &'static str,
     },
     /// A load option that cannot be honoured.
-    #[error("{option} is {got}, expected {expected}")]
+    #[error("the {option} is {got}, expected {expected}")]
     BadOption {
-        /// The option as the command line names it.
+        /// The option in words, with that of the command line if there is one.
         option: &'static str,
         /// The value given.
         got: String,
@@ -73,19 +82,25 @@ pub enum ModelError {
         way_out: String,
     },
     /// The model does not fit into the memory allowed.
-    #[error("{what} {needed}, budget leaves {left}; {way_out}")]
+    #[error("{what} {needed}, {left} of the {budget} of memory are left; {way_out}")]
     OverBudget {
         /// The part that does not fit, with its verb.
         what: &'static str,
         /// What it needs, in words.
         needed: String,
+        /// What the whole may take, in words.
+        budget: String,
         /// What is left for it, in words.
         left: String,
         /// Options that would fit.
         way_out: String,
     },
     /// The checkpoint lacks a tensor of the network.
-    #[error("{file}: no tensor `{tensor}`, expected {expected:?}; nearest: {nearest}")]
+    #[error(
+        "{}: no tensor `{tensor}`, expected {expected:?}; nearest: {}",
+        printable(file),
+        printable(nearest)
+    )]
     MissingTensor {
         /// The checkpoint.
         file: String,
@@ -97,7 +112,7 @@ pub enum ModelError {
         nearest: String,
     },
     /// A tensor's shape contradicts the configuration.
-    #[error("{file}: tensor `{tensor}` has shape {got:?}, expected {expected}")]
+    #[error("{}: tensor `{tensor}` has shape {got:?}, expected {expected}", printable(file))]
     TensorShape {
         /// The file that holds it.
         file: String,
@@ -110,8 +125,11 @@ pub enum ModelError {
     },
     /// The checkpoint holds tensors that the network would not read.
     #[error(
-        "{file}: {count} tensors that model_type `{model_type}` does not read: {names}; \
-             running without them would give wrong results"
+        "{}: {count} {} that model_type `{model_type}` does not read: {}; \
+         running without them would give wrong results",
+        printable(file),
+        if *count == 1 { "tensor" } else { "tensors" },
+        printable(names)
     )]
     UnreadTensors {
         /// The checkpoint.
@@ -125,8 +143,9 @@ pub enum ModelError {
     },
     /// A tied head that is stored all the same, and differs.
     #[error(
-        "{file}: `{head}` differs from `{embedding}` in row {row}, but `tie_word_embeddings` is \
-         true; set it to false in config.json to use both"
+        "{}: `{head}` differs from `{embedding}` in row {row}, but `tie_word_embeddings` is \
+         true; set it to false in config.json to use both",
+        printable(file)
     )]
     UntiedHead {
         /// The checkpoint.
@@ -139,7 +158,7 @@ pub enum ModelError {
         row: usize,
     },
     /// A tensor's values cannot be used.
-    #[error("{file}: tensor `{tensor}`: {source}")]
+    #[error("{}: tensor `{}`: {source}", printable(file), printable(tensor))]
     Values {
         /// The file that holds it.
         file: String,

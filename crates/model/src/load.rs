@@ -64,6 +64,8 @@ pub(crate) struct Loader<'a, B> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) arch: &'a ArchSpec,
     pub(crate) precision: Precision,
+    /// Threads that take layers.
+    pub(crate) threads: usize,
     pub(crate) total_bytes: u64,
     pub(crate) progress: &'a (dyn Fn(LoadProgress) + Sync),
     pub(crate) done_bytes: AtomicU64,
@@ -87,24 +89,26 @@ impl<B: Backend> Loader<'_, B> {
     /// Loads all layers, several at a time. Of several errors the lowest layer's is reported.
     fn layers(&self) -> Result<Vec<Layer<B>>, ModelError> {
         let count = self.arch.sizes.layers;
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let results = Mutex::new(Vec::with_capacity(count));
-        std::thread::scope(|scope| {
-            for _ in 0..workers.min(count).min(MAX_WORKERS) {
-                scope.spawn(|| {
-                    while !failed.load(Ordering::Relaxed) {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        if index >= count {
-                            break;
-                        }
-                        let layer = self.layer(index);
-                        failed.fetch_or(layer.is_err(), Ordering::Relaxed);
-                        let mut results = results.lock().expect("no worker panics holding it");
-                        results.push((index, layer));
-                    }
-                });
+        let work = || {
+            while !failed.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    break;
+                }
+                let layer = self.layer(index);
+                failed.fetch_or(layer.is_err(), Ordering::Relaxed);
+                let mut results = results.lock().expect("no worker panics holding it");
+                results.push((index, layer));
             }
+        };
+        // This thread is one of the workers.
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.min(count).min(MAX_WORKERS) {
+                scope.spawn(work);
+            }
+            work();
         });
         let mut results = results.into_inner().expect("no worker panics holding it");
         results.sort_by_key(|(index, _)| *index);

@@ -29,8 +29,15 @@ pub struct LoadOptions {
     pub kv_format: Option<KvFormat>,
     /// Most rows of a step whose logits are wanted.
     pub max_logit_rows: usize,
-    /// Bytes that the whole may take; none for no limit.
+    /// Bytes that the whole may take; none for no limit. A plan beyond it is refused with values
+    /// that fit. It counts what [`MemoryPlan::total`](crate::MemoryPlan::total) counts; loading
+    /// itself takes up to 128 MiB more for each loading thread, until it ends.
     pub memory_budget: Option<u64>,
+    /// Threads that read and round weights, 1 or more; none for one on each core of the machine.
+    /// Give the number of threads the back end was made with, so that loading takes no more of a
+    /// shared machine than computing does. More than eight are not used: the memory bus is busy
+    /// by then.
+    pub load_threads: Option<usize>,
 }
 
 impl Default for LoadOptions {
@@ -43,10 +50,13 @@ impl Default for LoadOptions {
             kv_format: None,
             max_logit_rows: 1,
             memory_budget: None,
+            load_threads: None,
         }
     }
 }
 
+const CONTEXT: &str = "context (--context)";
+pub(crate) const SEQUENCES: &str = "number of sequences side by side (--batch)";
 /// Most tokens, sequences or rows of a step.
 const MAX_STEP: usize = 1 << 20;
 
@@ -59,16 +69,18 @@ impl LoadOptions {
 
     /// Checks the options against the model.
     pub(crate) fn validate(&self, arch: &ArchSpec) -> Result<(), ModelError> {
+        // Sequences come before tokens and rows, which commands derive from them.
         let limits = [
-            ("--context", self.context(arch), arch.sizes.max_positions),
-            ("--max-batch-tokens", self.max_batch_tokens, MAX_STEP),
-            ("--batch", self.max_sequences, MAX_STEP),
-            ("--max-logit-rows", self.max_logit_rows, MAX_STEP),
+            (CONTEXT, self.context(arch), arch.sizes.max_positions),
+            (SEQUENCES, self.max_sequences, MAX_STEP),
+            ("number of tokens of a step", self.max_batch_tokens, MAX_STEP),
+            ("number of logit rows of a step", self.max_logit_rows, MAX_STEP),
+            ("number of loading threads", self.load_threads.unwrap_or(1), MAX_STEP),
         ];
         for (option, got, limit) in limits {
             if got == 0 || got > limit {
                 let mut expected = format!("1 to {limit}");
-                if option == "--context" && got > 0 {
+                if option == CONTEXT && got > 0 {
                     expected += &format!(", the model's `{}`", arch.keys.max_positions);
                 }
                 return Err(ModelError::BadOption { option, got: got.to_string(), expected });

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::arch::{ArchSpec, Positions};
 use crate::error::ModelError;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, SEQUENCES};
 use crate::precision::{Precision, stored_bytes};
 use crate::stored::StoredLinear;
 
@@ -112,60 +112,118 @@ impl MemoryPlan {
         if self.total() <= budget {
             return Ok(());
         }
-        // The total if options were changed; it grows with each of those searched below.
-        let fits = |changed: LoadOptions| {
-            let plan = Self::unchecked(arch, &changed, self.block_tokens);
-            plan.is_ok_and(|plan| plan.total() <= budget)
-        };
-        // Each option with the options that a smaller value of it makes.
-        type Change = fn(LoadOptions, usize) -> LoadOptions;
-        let counts: [(&str, usize, Change); 4] = [
-            ("--context", self.max_context, |options, value| LoadOptions {
-                max_context: Some(value),
-                ..options
-            }),
-            ("--batch", options.max_sequences, |options, value| LoadOptions {
-                max_sequences: value,
-                ..options
-            }),
-            ("--max-batch-tokens", options.max_batch_tokens, |options, value| LoadOptions {
-                max_batch_tokens: value,
-                ..options
-            }),
-            ("--max-logit-rows", options.max_logit_rows, |options, value| LoadOptions {
-                max_logit_rows: value,
-                ..options
-            }),
-        ];
-        let mut ways = Vec::new();
-        for (option, upper, change) in counts {
-            let fitting = largest_below(upper, |value| fits(change(options.clone(), value)));
-            ways.extend(fitting.map(|value| format!("{option} {value}")));
-        }
-        let smaller = [Precision::Bf16, Precision::Int8, Precision::INT4]
-            .into_iter()
-            .find(|&precision| fits(LoadOptions { precision, ..options.clone() }));
-        ways.extend(smaller.map(|precision| format!("--dtype {precision}")));
-        let way_out = if ways.is_empty() {
-            format!("the whole needs {}; allow that much with --memory", in_units(self.total()))
-        } else {
-            format!("use {}", ways.join(" or "))
-        };
+        let way_out = self.way_out(budget, arch, options);
         let parts = [
-            ("weights need", self.weights_bytes),
-            ("workspace needs", self.workspace_bytes + self.rope_bytes),
-            ("KV cache needs", self.kv_bytes),
+            ("the weights need", self.weights_bytes),
+            ("the workspace of a step needs", self.workspace_bytes + self.rope_bytes),
+            ("the KV cache needs", self.kv_bytes),
         ];
         let mut left = budget;
         for (what, needed) in parts {
             if needed > left {
-                let (needed, left) = (in_units(needed), in_units(left));
-                return Err(ModelError::OverBudget { what, needed, left, way_out });
+                let rounded = (in_units(needed), in_units(left));
+                let (needed, left) = if rounded.0 == rounded.1 {
+                    (format!("{needed} B"), format!("{left} B"))
+                } else {
+                    rounded
+                };
+                let budget = in_units(budget);
+                return Err(ModelError::OverBudget { what, needed, budget, left, way_out });
             }
             left -= needed;
         }
         Ok(())
     }
+
+    /// Options that fit into `budget` bytes, in words.
+    fn way_out(&self, budget: u64, arch: &ArchSpec, options: &LoadOptions) -> String {
+        // Whether the whole fits with other options; all smaller values of a count fit if one does.
+        let fits = |changed: &LoadOptions| {
+            let plan = Self::unchecked(arch, changed, self.block_tokens);
+            plan.is_ok_and(|plan| plan.total() <= budget)
+        };
+        let mut ways = Vec::new();
+        for count in &COUNTS {
+            let fitting = largest_below((count.now)(options, arch), |value| {
+                fits(&(count.changed)(options.clone(), value))
+            });
+            ways.extend(fitting.map(|value| (count.in_words)(value)));
+        }
+        let smaller = [Precision::Bf16, Precision::Int8, Precision::INT4];
+        let with = |precision| LoadOptions { precision, ..options.clone() };
+        let dtype = smaller.into_iter().find(|&precision| fits(&with(precision)));
+        ways.extend(dtype.map(|precision| format!("--dtype {precision}")));
+        if !ways.is_empty() {
+            return format!("use {}", ways.join(" or "));
+        }
+        // No option is enough alone: one sequence, as long as it can be, in the largest format.
+        for precision in std::iter::once(options.precision).chain(smaller) {
+            let alone = fewer_sequences(with(precision), 1);
+            let context = largest_below(self.max_context + 1, |value| {
+                fits(&LoadOptions { max_context: Some(value), ..alone.clone() })
+            });
+            if let Some(context) = context {
+                return format!(
+                    "use --dtype {precision} with --batch 1 and --context {context} together"
+                );
+            }
+        }
+        let total = in_units(self.total());
+        format!("the whole needs {total}; use a smaller model, or a machine with more memory")
+    }
+}
+
+/// A number that the memory grows with.
+struct Count {
+    now: fn(&LoadOptions, &ArchSpec) -> usize,
+    /// The options with a smaller one.
+    changed: fn(LoadOptions, usize) -> LoadOptions,
+    /// What the user has to change: an option where the command line has one.
+    in_words: fn(usize) -> String,
+}
+
+const COUNTS: [Count; 4] = [
+    Count {
+        now: |options, arch| options.context(arch),
+        changed: |options, value| LoadOptions { max_context: Some(value), ..options },
+        in_words: |value| format!("--context {value}"),
+    },
+    Count {
+        now: |options, _| options.max_sequences,
+        changed: fewer_sequences,
+        in_words: |value| format!("--batch {value}"),
+    },
+    Count {
+        now: |options, _| options.max_batch_tokens,
+        changed: |options, value| LoadOptions { max_batch_tokens: value, ..options },
+        in_words: |value| format!("steps of at most {}", in_words(value, "token")),
+    },
+    Count {
+        now: |options, _| options.max_logit_rows,
+        changed: |options, value| LoadOptions { max_logit_rows: value, ..options },
+        in_words: |value| format!("at most {} a step", in_words(value, "logit row")),
+    },
+];
+
+/// The options with fewer sequences, and with fewer tokens and logit rows of a step where these were
+/// as many as the sequences.
+fn fewer_sequences(options: LoadOptions, sequences: usize) -> LoadOptions {
+    let usual = LoadOptions::default();
+    let all = options.max_sequences;
+    let fewer = |count: usize, least: usize| {
+        if count == all { sequences.max(least).min(count) } else { count }
+    };
+    LoadOptions {
+        max_sequences: sequences,
+        max_batch_tokens: fewer(options.max_batch_tokens, usual.max_batch_tokens),
+        max_logit_rows: fewer(options.max_logit_rows, usual.max_logit_rows),
+        ..options
+    }
+}
+
+/// A number of things.
+pub(crate) fn in_words(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The largest value from 1 to `upper − 1` that fits, if there is one; smaller ones fit too.
@@ -305,7 +363,7 @@ impl LoadOptions {
         if layout.blocks > u32::MAX as usize || !addressable {
             let most = (u32::MAX as usize).min(isize::MAX as usize / layout.block_bytes());
             return Err(ModelError::BadOption {
-                option: "--batch",
+                option: SEQUENCES,
                 got: self.max_sequences.to_string(),
                 expected: format!(
                     "at most {} of {} tokens",

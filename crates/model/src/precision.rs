@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bantam_checkpoint::printable;
 use bantam_numerics::quantize::GROUP_SIZES;
 use bantam_numerics::{Group, QuantScheme, WeightFormat};
 
@@ -118,16 +119,19 @@ impl fmt::Display for Precision {
 /// A word that is not a precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown number format `{0}`; use f32, bf16, int8 or int4, the last with a group size or without \
-     offsets as int4-g64, int4-sym, int4-g32-sym"
+    "{problem}; use f32, bf16, int8 or int4, the last with a group size or without offsets as \
+     int4-g64, int4-sym, int4-g32-sym"
 )]
-pub struct UnknownPrecision(String);
+pub struct UnknownPrecision {
+    problem: String,
+}
 
 impl FromStr for Precision {
     type Err = UnknownPrecision;
 
     fn from_str(word: &str) -> Result<Self, UnknownPrecision> {
-        let unknown = || UnknownPrecision(word.to_owned());
+        let unknown =
+            || UnknownPrecision { problem: format!("unknown number format `{}`", printable(word)) };
         let mut parts = word.split('-').peekable();
         let precision = match parts.next() {
             Some("f32") => Self::F32,
@@ -137,8 +141,12 @@ impl FromStr for Precision {
                 let size = parts.next_if(|part| part.starts_with('g'));
                 let group =
                     size.map(|part| part[1..].parse().map_err(|_| unknown())).transpose()?;
-                if group.is_some_and(|group: usize| group == 0 || !group.is_multiple_of(4)) {
-                    return Err(unknown());
+                if let Some(group) = group.filter(|&g: &usize| g == 0 || !g.is_multiple_of(4)) {
+                    let problem = format!(
+                        "number format `{}`: groups of {group}, expected a multiple of 4 from 4",
+                        printable(word)
+                    );
+                    return Err(UnknownPrecision { problem });
                 }
                 Self::Int4 { group, symmetric: parts.next_if_eq(&"sym").is_some() }
             }
@@ -189,6 +197,11 @@ mod tests {
         ] {
             let error = word.parse::<Precision>().unwrap_err().to_string();
             assert!(error.contains("use f32, bf16, int8 or int4"), "{error}");
+        }
+        for group in [0, 7] {
+            let error = format!("int4-g{group}").parse::<Precision>().unwrap_err().to_string();
+            let want = format!("groups of {group}, expected a multiple of 4 from 4");
+            assert!(error.contains(&want), "{error}");
         }
     }
 

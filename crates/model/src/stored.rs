@@ -228,7 +228,14 @@ impl ArchSpec {
     }
 
     /// Checks that the checkpoint holds every tensor of the network in its shape, and no other.
-    pub(crate) fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    ///
+    /// [`Decoder::load`](crate::Decoder::load) does so first; a caller that plans or measures
+    /// something before loading can refuse a bad checkpoint sooner. It reads no weights.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`] or [`ModelError::UnreadTensors`],
+    /// which name the file and the tensors.
+    pub fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
         let needed = self.needed_tensors();
         for tensor in &needed {
             let found = checkpoint.tensor(&tensor.name).map_err(|error| match error {

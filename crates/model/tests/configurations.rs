@@ -4,15 +4,24 @@
 
 mod common;
 
+use bantam_backend::FeedForward;
 use bantam_backend::reference::Reference;
 use bantam_model::{ArchSpec, LoadOptions, Positions, Precision, RopeScaling};
+use bantam_numerics::reference::Activation;
 use common::{Files, data, ids, load, logits_in_chunks, max_difference, read_json};
 use serde_json::{Value, json};
+
+/// The value of a change that takes the key away.
+const ABSENT: &str = "(absent)";
 
 fn describe(base: &str, changes: Value) -> ArchSpec {
     let mut config = read_json(&data(&format!("tiny/{base}/config.json")));
     for (key, value) in changes.as_object().unwrap() {
-        config[key] = value.clone();
+        if value == ABSENT {
+            config.as_object_mut().unwrap().remove(key);
+        } else {
+            config[key] = value.clone();
+        }
     }
     ArchSpec::from_config(&config).unwrap_or_else(|e| panic!("{base} {changes}: {e}"))
 }
@@ -37,6 +46,8 @@ fn windows_follow_the_rules_of_each_family() {
         ("qwen3", listed, vec![Some(8), None]),
         ("mistral", json!({"sliding_window": 5}), vec![Some(5), Some(5)]),
         ("mistral", json!({"sliding_window": null}), vec![None, None]),
+        ("mistral", json!({"sliding_window": ABSENT}), vec![Some(4096), Some(4096)]),
+        ("mistral", json!({"sliding_window": 1e18}), vec![Some(1 << 24), Some(1 << 24)]),
         ("llama-gqa", json!({"sliding_window": 5}), vec![None, None]),
     ];
     for (base, changes, windows) in cases {
@@ -45,20 +56,59 @@ fn windows_follow_the_rules_of_each_family() {
 }
 
 #[test]
-fn missing_keys_take_the_defaults_of_transformers() {
+fn a_configuration_that_says_nothing_is_that_of_transformers() {
+    // V, C, F, L, H, G, D, context and windows of LlamaConfig(), MistralConfig() … of
+    // transformers 4.57.
+    let cases = [
+        ("llama", [32_000, 4096, 11_008, 32, 32, 32, 128, 2048], None),
+        ("mistral", [32_000, 4096, 14_336, 32, 32, 8, 128, 131_072], Some(4096)),
+        ("qwen2", [151_936, 4096, 22_016, 32, 32, 32, 128, 32_768], None),
+        ("qwen3", [151_936, 4096, 22_016, 32, 32, 32, 128, 32_768], None),
+    ];
+    for (model_type, sizes, window) in cases {
+        let arch = ArchSpec::from_config(&json!({"model_type": model_type})).unwrap();
+        let (s, a) = (&arch.sizes, &arch.attention);
+        let got = [
+            s.vocabulary,
+            s.hidden,
+            s.feed_forward,
+            s.layers,
+            a.heads,
+            a.kv_heads,
+            a.head_dim,
+            s.max_positions,
+        ];
+        assert_eq!(got, sizes, "{model_type}");
+        assert_eq!(a.windows, vec![window; 32], "{model_type}");
+        assert_eq!((arch.norm.eps, rotary(&arch).theta), (1e-6, 10_000.0), "{model_type}");
+        assert_eq!(rotary(&arch).scaling, RopeScaling::None, "{model_type}");
+        assert!(!arch.head.tied && !a.out_bias && !arch.feed_forward.bias, "{model_type}");
+        assert_eq!(a.qkv_bias, model_type == "qwen2");
+        assert_eq!(a.head_norm, model_type == "qwen3");
+        assert_eq!(arch.feed_forward.kind, FeedForward::Gated(Activation::Silu), "{model_type}");
+    }
+    let sliding = json!({"model_type": "qwen2", "use_sliding_window": true});
+    let windows = ArchSpec::from_config(&sliding).unwrap().attention.windows;
+    assert_eq!(windows, [vec![None; 28], vec![Some(4096); 4]].concat());
+}
+
+#[test]
+fn null_is_not_absent() {
     let llama = describe(
         "llama-mha",
-        json!({"num_key_value_heads": null, "head_dim": null, "rope_theta": null,
+        json!({"num_key_value_heads": null, "head_dim": null, "rope_theta": ABSENT,
             "tie_word_embeddings": null, "attention_bias": null, "mlp_bias": null}),
     );
     assert_eq!((llama.attention.kv_heads, llama.attention.head_dim), (4, 8));
     assert_eq!(rotary(&llama).theta, 10_000.0);
     assert!(!llama.head.tied && !llama.attention.qkv_bias && !llama.feed_forward.bias);
-    let qwen2 = describe("qwen2", json!({}));
-    assert!(qwen2.attention.qkv_bias && !qwen2.attention.out_bias);
-    let qwen3 = describe("qwen3", json!({"head_dim": null}));
-    assert_eq!(qwen3.attention.head_dim, 128);
-    assert!(qwen3.attention.head_norm);
+    for model_type in ["mistral", "qwen2", "qwen3"] {
+        let config = json!({"model_type": model_type, "num_key_value_heads": null});
+        assert_eq!(ArchSpec::from_config(&config).unwrap().attention.kv_heads, 32, "{model_type}");
+    }
+    let config = json!({"model_type": "qwen3", "head_dim": null});
+    let message = ArchSpec::from_config(&config).unwrap_err().to_string();
+    assert!(message.contains("`head_dim` is null, expected a whole number"), "{message}");
 }
 
 #[test]
@@ -72,7 +122,7 @@ fn both_forms_of_rotary_parameters_mean_the_same() {
         };
         parameters["rope_theta"] = config["rope_theta"].clone();
         let changes =
-            json!({"rope_scaling": null, "rope_theta": null, "rope_parameters": parameters});
+            json!({"rope_scaling": null, "rope_theta": ABSENT, "rope_parameters": parameters});
         assert_eq!(describe(base, changes), old, "{base}");
     }
 }

@@ -57,7 +57,7 @@ fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
         ("--batch ", |options, value| {
             options.max_sequences = value;
         }),
-        ("--max-batch-tokens ", |options, value| {
+        ("steps of at most ", |options, value| {
             options.max_batch_tokens = value;
         }),
     ];
@@ -72,6 +72,74 @@ fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
             );
         }
     }
+}
+
+#[test]
+fn a_batch_beyond_the_machine_is_refused_with_one_that_fits() {
+    // As `bench` makes its options from --batch: nothing is allocated, in no time.
+    let path = data("tiny/llama-gqa");
+    let with_batch = |batch: usize| LoadOptions {
+        max_sequences: batch,
+        max_batch_tokens: batch.max(LoadOptions::default().max_batch_tokens),
+        max_logit_rows: batch,
+        memory_budget: Some(64 << 20),
+        ..Default::default()
+    };
+    let message = load(Reference, &path, &with_batch(1_000_000)).err().unwrap().to_string();
+    assert!(message.contains("of a step needs") && !message.contains("--max"), "{message}");
+    let number: usize = message
+        .split("--batch ")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(load(Reference, &path, &with_batch(number)).is_ok(), "{message}");
+    assert!(load(Reference, &path, &with_batch(number + 1)).is_err(), "{message}");
+}
+
+#[test]
+fn options_that_fit_only_together_are_named_together() {
+    let path = data("tiny/llama-gqa");
+    let number_after = |message: &str, flag: &str| -> usize {
+        let rest = message.split(flag).nth(1).unwrap_or_else(|| panic!("no {flag} in {message}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let smallest = LoadOptions { max_context: Some(20), ..Default::default() };
+    let budget = load(Reference, &path, &smallest).unwrap().plan().total();
+    let options = LoadOptions {
+        max_sequences: 1000,
+        max_batch_tokens: 1000,
+        max_logit_rows: 1000,
+        memory_budget: Some(budget),
+        ..Default::default()
+    };
+    let message = load(Reference, &path, &options).err().unwrap().to_string();
+    assert!(message.contains("--dtype bf16 with --batch 1 and --context"), "{message}");
+    let together = |context| LoadOptions {
+        max_context: Some(context),
+        memory_budget: Some(budget),
+        ..Default::default()
+    };
+    let context = number_after(&message, "--context ");
+    assert!(load(Reference, &path, &together(context)).is_ok(), "{message}");
+    assert!(load(Reference, &path, &together(context + 1)).is_err(), "{message}");
+}
+
+#[test]
+fn one_loading_thread_is_the_calling_one() {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+    let checkpoint = bantam_checkpoint::Checkpoint::open(&data("tiny/llama-gqa")).unwrap();
+    let options = LoadOptions { load_threads: Some(1), ..Default::default() };
+    let threads = Mutex::new(HashSet::new());
+    bantam_model::Decoder::load(Reference, &checkpoint, &options, &|_| {
+        threads.lock().unwrap().insert(std::thread::current().id());
+    })
+    .unwrap();
+    assert_eq!(threads.into_inner().unwrap(), HashSet::from([std::thread::current().id()]));
 }
 
 #[test]

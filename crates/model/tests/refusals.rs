@@ -37,10 +37,16 @@ fn configurations() {
             ("model_type", json!("mamba")),
             vec!["config.json", "`mamba`", "llama, mistral, qwen2, qwen3"],
         ),
-        (("model_type", Value::Null), vec!["config.json", "`model_type` is missing"]),
-        (("model_type", json!(3)), vec!["`model_type` is 3", "a string"]),
-        (("hidden_size", Value::Null), vec!["config.json", "`hidden_size` is missing", "llama"]),
-        (("rms_norm_eps", Value::Null), vec!["`rms_norm_eps` is missing"]),
+        (
+            ("model_type", Value::Null),
+            vec!["config.json", "`model_type` is null", "one of llama, mistral, qwen2, qwen3"],
+        ),
+        (("model_type", json!(3)), vec!["`model_type` is 3", "one of llama, mistral"]),
+        (
+            ("hidden_size", Value::Null),
+            vec!["config.json", "`hidden_size` is null", "a whole number"],
+        ),
+        (("rms_norm_eps", Value::Null), vec!["`rms_norm_eps` is null", "a number"]),
         (("hidden_size", json!("32")), vec!["`hidden_size` is \"32\"", "a whole number"]),
         (("hidden_size", json!(-32)), vec!["`hidden_size` is -32", "a whole number"]),
         (("hidden_size", json!(1.5)), vec!["`hidden_size` is 1.5", "a whole number"]),
@@ -51,9 +57,18 @@ fn configurations() {
         (("num_key_value_heads", json!(0)), vec!["`num_key_value_heads` is 0", "1 to"]),
         (("num_key_value_heads", json!(3)), vec!["is 3", "divisor of `num_attention_heads`, 4"]),
         (("num_hidden_layers", json!(1u64 << 50)), vec!["`num_hidden_layers`", "1 to 4096"]),
+        (
+            ("num_hidden_layers", json!(1e18)),
+            vec!["`num_hidden_layers` is 1000000000000000000, expected 1 to 4096"],
+        ),
+        (("num_hidden_layers", json!(1e300)), vec!["`num_hidden_layers`", "expected 1 to 4096"]),
+        (("rope_theta", Value::Null), vec!["`rope_theta` is null", "a number"]),
+        (("hidden_act", Value::Null), vec!["`hidden_act` is null", "a string"]),
+        (("model_type", json!("x\n\u{1b}[31m")), vec![r"model_type `x\n\u{1b}[31m` is not"]),
+        (("hidden_act", json!("\u{7}")), vec![r"`hidden_act` is `\u{7}`"]),
         (("vocab_size", json!(1u64 << 30)), vec!["`vocab_size`", "1 to"]),
         (("max_position_embeddings", json!(0)), vec!["`max_position_embeddings` is 0"]),
-        (("head_dim", json!(7)), vec!["head_dim", "7", "even"]),
+        (("head_dim", json!(7)), vec!["`head_dim` is 7, expected an even number"]),
         (("rms_norm_eps", json!(0.0)), vec!["`rms_norm_eps` is 0", "positive"]),
         (("rope_theta", json!(-1.0)), vec!["`rope_theta` is -1"]),
         (("hidden_act", json!("relu6")), vec!["`hidden_act` is `relu6`", "silu"]),
@@ -95,7 +110,7 @@ fn configurations() {
 fn files() {
     let f32_options = LoadOptions { precision: Precision::F32, ..Default::default() };
     type Spoil = fn(&mut Files);
-    let cases: [(&str, Spoil, &[&str]); 10] = [
+    let cases: [(&str, Spoil, &[&str]); 11] = [
         (
             "missing",
             |files| files.remove("model.layers.1.self_attn.k_proj.weight"),
@@ -116,7 +131,12 @@ fn files() {
             |files| {
                 files.add("model.layers.0.mlp.gate.weight", &[2], 1.0, &mut common::Random(1));
             },
-            &["1 tensors", "model.layers.0.mlp.gate.weight", "`llama`"],
+            &["1 tensor that", "model.layers.0.mlp.gate.weight", "`llama`"],
+        ),
+        (
+            "control_characters",
+            |files| files.add("x\n\u{1b}[31mevil", &[2], 1.0, &mut common::Random(1)),
+            &[r"does not read: x\n\u{1b}[31mevil;"],
         ),
         (
             "extra_layer",
@@ -179,18 +199,58 @@ fn harmless_extra_tensors_are_accepted() {
 }
 
 #[test]
+fn tensors_can_be_checked_without_loading() {
+    let mut files = Files::read(&data("tiny/llama-gqa"));
+    let check = |files: &Files, name: &str| {
+        let checkpoint = bantam_checkpoint::Checkpoint::open(&files.write(name)).unwrap();
+        let arch = ArchSpec::from_checkpoint(&checkpoint).unwrap();
+        arch.check_tensors(&checkpoint).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&files, "check_sound"), Ok(()));
+    files.tensor("model.layers.0.mlp.down_proj.weight").1.reverse();
+    let message = check(&files, "check_reversed").unwrap_err();
+    assert_says(&message, &["down_proj.weight", "[64, 32]", "expected [32, 64]"]);
+}
+
+#[test]
 fn options() {
     let int4 = |group| Precision::Int4 { group: Some(group), symmetric: true };
     let base = LoadOptions::default();
-    let cases: [(LoadOptions, &[&str]); 11] = [
+    let cases: [(LoadOptions, &[&str]); 13] = [
         (
             LoadOptions { max_context: Some(129), ..base.clone() },
-            &["--context is 129", "1 to 128", "`max_position_embeddings`"],
+            &["the context (--context) is 129", "1 to 128", "`max_position_embeddings`"],
         ),
-        (LoadOptions { max_context: Some(0), ..base.clone() }, &["--context is 0", "1 to 128"]),
-        (LoadOptions { max_batch_tokens: 0, ..base.clone() }, &["--max-batch-tokens is 0", "1 to"]),
-        (LoadOptions { max_sequences: 0, ..base.clone() }, &["--batch is 0", "1 to"]),
-        (LoadOptions { max_logit_rows: 1 << 30, ..base.clone() }, &["--max-logit-rows", "1 to"]),
+        (
+            LoadOptions { max_context: Some(0), ..base.clone() },
+            &["context (--context) is 0", "1 to 128"],
+        ),
+        (
+            LoadOptions { max_batch_tokens: 0, ..base.clone() },
+            &["number of tokens of a step is 0", "1 to"],
+        ),
+        (
+            LoadOptions { max_sequences: 0, ..base.clone() },
+            &["number of sequences side by side (--batch) is 0", "1 to"],
+        ),
+        (
+            LoadOptions { max_logit_rows: 1 << 30, ..base.clone() },
+            &["number of logit rows of a step is 1073741824", "1 to"],
+        ),
+        (
+            // Where a command makes the other numbers from its --batch, it is --batch that is named.
+            LoadOptions {
+                max_sequences: 1 << 30,
+                max_batch_tokens: 1 << 30,
+                max_logit_rows: 1 << 30,
+                ..base.clone()
+            },
+            &["side by side (--batch) is 1073741824", "1 to 1048576"],
+        ),
+        (
+            LoadOptions { load_threads: Some(0), ..base.clone() },
+            &["number of loading threads is 0", "1 to"],
+        ),
         (
             LoadOptions { precision: int4(64), ..base.clone() },
             &["q_proj", "input size 32", "groups of 64", "--dtype int4-g32"],
@@ -207,7 +267,12 @@ fn options() {
                 memory_budget: Some(150_000),
                 ..base.clone()
             },
-            &["KV cache needs 128.0 KiB", "budget leaves", "--context ", "--batch "],
+            &[
+                "the KV cache needs 128.0 KiB",
+                "of the 146.5 KiB of memory are left",
+                "--context ",
+                "--batch ",
+            ],
         ),
         (
             LoadOptions {
@@ -216,15 +281,15 @@ fn options() {
                 max_context: Some(16),
                 ..base.clone()
             },
-            &["weights need ", "budget leaves 48.8 KiB", "--dtype int8"],
+            &["the weights need ", "48.8 KiB of the 48.8 KiB of memory", "--dtype int8"],
         ),
         (
             LoadOptions { memory_budget: Some(100_000), ..base.clone() },
-            &["workspace needs", "--max-batch-tokens "],
+            &["the workspace of a step needs", "steps of at most "],
         ),
         (
             LoadOptions { memory_budget: Some(10), ..base },
-            &["weights need ", "budget leaves 10 B", "--memory"],
+            &["the weights need ", "10 B of the 10 B of memory", "use a smaller model"],
         ),
     ];
     for (options, words) in cases {
@@ -260,18 +325,21 @@ fn batches() {
         (batch(&[1, 288], 0, &[0]), vec!["token id of row 1 is 288", "below", "288"]),
         (batch(&[1], 40, &[0, 1, 2]), vec!["context", "is 41", "at most 40", "--context 41"]),
         (batch(&[1], 500, &[0; 40]), vec!["context", "is 501", "at most 40"]),
-        (batch(&[1; 9], 0, &[0]), vec!["tokens is 9", "at most 8", "--max-batch-tokens 9"]),
+        (batch(&[1; 9], 0, &[0]), vec!["tokens of a step is 9", "at most 8", "split the step"]),
         (batch(&[1], 16, &[0]), vec!["blocks of span 0 is 1", "2 for 17 tokens"]),
-        (batch(&[1], 0, &[]), vec!["blocks of span 0 is 0", "1 for 1 tokens"]),
+        (batch(&[1], 0, &[]), vec!["blocks of span 0 is 0", "1 for 1 token"]),
         (batch(&[1], 0, &[6]), vec!["block id of span 0 is 6", "below 6"]),
         (
             with(&|batch| {
                 batch.push(&[1], 0, &[1]).unwrap();
                 batch.push(&[1], 0, &[2]).unwrap();
             }),
-            vec!["spans is 3", "at most 2", "--batch 3"],
+            vec!["sequences side by side is 3", "at most 2", "--batch 3"],
         ),
-        (with(&|batch| batch.want_all_logits()), vec!["logit rows is 3", "--max-logit-rows 3"]),
+        (
+            with(&|batch| batch.want_all_logits()),
+            vec!["logit rows of a step is 3", "at most 2", "split the step"],
+        ),
         (with(&|batch| batch.logit_rows = vec![3]), vec!["logit row is 3", "below 3"]),
         (with(&|batch| batch.logit_rows = vec![1, 1]), vec!["logit row is 1", "above", "1"]),
         (with(&|batch| batch.positions[1] = 7), vec!["position of row 1 is 7", "expected 1"]),
@@ -279,6 +347,24 @@ fn batches() {
         (with(&|batch| batch.spans[0].rows = 1..3), vec!["first row of span 0 is 1", "0"]),
         (with(&|batch| batch.spans[0].rows = 0..4), vec!["end of rows of span 0 is 4", "3"]),
         (with(&|batch| batch.spans[0].rows = 0..2), vec!["rows in spans is 2", "all 3 tokens"]),
+        (
+            with(&|batch| {
+                batch.push(&[1], 0, &[1]).unwrap();
+                batch.spans[1].rows = 2..4; // row 2 is the first span's
+            }),
+            vec!["first row of span 1 is 2", "3"],
+        ),
+        (
+            with(&|batch| {
+                batch.push(&[1], 0, &[1]).unwrap();
+                batch.spans.swap(0, 1);
+            }),
+            vec!["first row of span 0 is 3", "0"],
+        ),
+        (
+            with(&|batch| batch.push(&[1], 0, &[0]).unwrap()),
+            vec!["block 0 of span 1 is 0", "other than 0, which span 0 writes"],
+        ),
         (with(&|batch| batch.spans.clear()), vec!["rows in spans is 0", "all 3 tokens"]),
         (with(&|batch| batch.spans[0].blocks = 0..2), vec!["block table of span 0 is 2", "1"]),
         (with(&|batch| batch.spans[0].start = usize::MAX), vec!["context of span 0"]),

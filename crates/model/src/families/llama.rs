@@ -24,9 +24,28 @@ pub(super) struct Variant {
     feed_forward_bias: Bias,
     head_norm: bool,
     window: WindowRule,
-    /// D where the configuration does not say it; none for C/H.
-    default_head_dim: Option<usize>,
+    defaults: Defaults,
 }
+
+/// The sizes of a file that does not state them: those of the configuration classes of
+/// `transformers` 4.57, whose files need not repeat them.
+struct Defaults {
+    layers: usize,
+    hidden: usize,
+    feed_forward: usize,
+    vocabulary: usize,
+    max_positions: usize,
+    heads: usize,
+    /// G; none for H.
+    kv_heads: Option<usize>,
+    /// D; none for C/H.
+    head_dim: Option<usize>,
+}
+
+/// ε where a file does not state it.
+const DEFAULT_EPS: f64 = 1e-6;
+/// The activation where a file does not state it.
+const DEFAULT_ACTIVATION: &str = "silu";
 
 pub(super) const LLAMA: Variant = Variant {
     model_type: "llama",
@@ -35,7 +54,16 @@ pub(super) const LLAMA: Variant = Variant {
     feed_forward_bias: Bias::Key("mlp_bias"),
     head_norm: false,
     window: WindowRule::NoLayer,
-    default_head_dim: None,
+    defaults: Defaults {
+        layers: 32,
+        hidden: 4096,
+        feed_forward: 11_008,
+        vocabulary: 32_000,
+        max_positions: 2048,
+        heads: 32,
+        kv_heads: None,
+        head_dim: None,
+    },
 };
 pub(super) const MISTRAL: Variant = Variant {
     model_type: "mistral",
@@ -43,6 +71,12 @@ pub(super) const MISTRAL: Variant = Variant {
     out_bias: Bias::Never,
     feed_forward_bias: Bias::Never,
     window: WindowRule::EveryLayer,
+    defaults: Defaults {
+        feed_forward: 14_336,
+        max_positions: 131_072,
+        kv_heads: Some(8),
+        ..LLAMA.defaults
+    },
     ..LLAMA
 };
 pub(super) const QWEN2: Variant = Variant {
@@ -51,6 +85,13 @@ pub(super) const QWEN2: Variant = Variant {
     out_bias: Bias::Never,
     feed_forward_bias: Bias::Never,
     window: WindowRule::Chosen,
+    defaults: Defaults {
+        feed_forward: 22_016,
+        vocabulary: 151_936,
+        max_positions: 32_768,
+        kv_heads: Some(32),
+        ..LLAMA.defaults
+    },
     ..LLAMA
 };
 pub(super) const QWEN3: Variant = Variant {
@@ -58,7 +99,7 @@ pub(super) const QWEN3: Variant = Variant {
     feed_forward_bias: Bias::Never,
     head_norm: true,
     window: WindowRule::Chosen,
-    default_head_dim: Some(128),
+    defaults: Defaults { head_dim: Some(128), ..QWEN2.defaults },
     ..LLAMA
 };
 
@@ -93,10 +134,19 @@ static KEYS: ConfigKeys = ConfigKeys {
 };
 
 pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpec, ModelError> {
-    let heads = config.count(KEYS.heads)?;
-    let hidden = config.count(KEYS.hidden)?;
-    let layers = config.count(KEYS.layers)?;
-    let head_dim = match config.count_or_none(KEYS.head_dim)?.or(variant.default_head_dim) {
+    let defaults = &variant.defaults;
+    let heads = config.count_or(KEYS.heads, defaults.heads)?;
+    let hidden = config.count_or(KEYS.hidden, defaults.hidden)?;
+    let layers = config.count_or(KEYS.layers, defaults.layers)?;
+    let kv_heads = match defaults.kv_heads {
+        Some(kv_heads) if config.lacks(KEYS.kv_heads) => kv_heads,
+        _ => config.count_or_none(KEYS.kv_heads)?.unwrap_or(heads),
+    };
+    let head_dim = match defaults.head_dim {
+        Some(default) => Some(config.count_or(KEYS.head_dim, default)?),
+        None => config.count_or_none(KEYS.head_dim)?,
+    };
+    let head_dim = match head_dim {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden % heads == 0 => hidden / heads,
         None => {
@@ -105,18 +155,22 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             return Err(config.bad(KEYS.hidden, &hidden.to_string(), &expected));
         }
     };
-    let max_positions = config.count(KEYS.max_positions)?;
+    let max_positions = config.count_or(KEYS.max_positions, defaults.max_positions)?;
     let rope = rope::read(config, max_positions)?;
     Ok(ArchSpec {
         model_type: variant.model_type,
         sizes: Sizes {
             layers,
             hidden,
-            feed_forward: config.count(KEYS.feed_forward)?,
-            vocabulary: config.count(KEYS.vocabulary)?,
+            feed_forward: config.count_or(KEYS.feed_forward, defaults.feed_forward)?,
+            vocabulary: config.count_or(KEYS.vocabulary, defaults.vocabulary)?,
             max_positions: rope.max_positions,
         },
-        norm: NormSpec { kind: NormKind::Rms, eps: config.number(KEYS.eps)? as f32, bias: false },
+        norm: NormSpec {
+            kind: NormKind::Rms,
+            eps: config.number_or(KEYS.eps, DEFAULT_EPS)? as f32,
+            bias: false,
+        },
         positions: Positions::Rotary(Rotary {
             rotary_dim: head_dim,
             pairs: RotaryPairs::HalfSplit,
@@ -125,7 +179,7 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
         }),
         attention: AttentionSpec {
             heads,
-            kv_heads: config.count_or_none(KEYS.kv_heads)?.unwrap_or(heads),
+            kv_heads,
             head_dim,
             qkv_bias: variant.qkv_bias.read(config)?,
             out_bias: variant.out_bias.read(config)?,
@@ -135,7 +189,7 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             clip: None,
         },
         feed_forward: FeedForwardSpec {
-            kind: FeedForward::Gated(config.activation("hidden_act")?),
+            kind: FeedForward::Gated(config.activation("hidden_act", DEFAULT_ACTIVATION)?),
             bias: variant.feed_forward_bias.read(config)?,
         },
         residual: Residual::Sequential,

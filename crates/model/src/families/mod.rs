@@ -31,6 +31,11 @@ pub fn supported_model_types() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|(model_type, _)| *model_type)
 }
 
+/// The same as a list in a message.
+fn model_types_in_words() -> String {
+    supported_model_types().collect::<Vec<_>>().join(", ")
+}
+
 /// Describes the network of a configuration; sizes are not checked yet.
 pub(crate) fn describe(config: &Value, file: &str) -> Result<ArchSpec, ModelError> {
     let config = Config::new(config, file)?;
@@ -38,7 +43,7 @@ pub(crate) fn describe(config: &Value, file: &str) -> Result<ArchSpec, ModelErro
         return Err(ModelError::UnknownModelType {
             file: file.to_owned(),
             model_type: config.model_type().to_owned(),
-            supported: supported_model_types().collect::<Vec<_>>().join(", "),
+            supported: model_types_in_words(),
         });
     };
     config.refuse_quantized()?;

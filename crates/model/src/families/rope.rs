@@ -23,7 +23,10 @@ pub(super) fn read(config: &Config<'_>, max_positions: usize) -> Result<RopeConf
         None => config.object("rope_scaling", "rope_scaling.")?,
     };
     let inner_theta = parameters.map(|p| p.number_or_none("rope_theta")).transpose()?.flatten();
-    let theta = inner_theta.or(config.number_or_none("rope_theta")?).unwrap_or(DEFAULT_THETA);
+    let theta = match inner_theta {
+        Some(theta) => theta,
+        None => config.number_or("rope_theta", DEFAULT_THETA)?,
+    };
     let scaling = match scaling {
         Some(scaling) => read_scaling(&scaling, max_positions)?,
         None => RopeScaling::None,

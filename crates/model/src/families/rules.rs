@@ -1,7 +1,7 @@
 //! Rules that several families share: which key of a configuration switches a part on.
 
 use super::config::Config;
-use crate::arch::MAX_LAYERS;
+use crate::arch::{MAX_LAYERS, MAX_POSITIONS};
 use crate::error::ModelError;
 
 /// Whether linear layers have biases.
@@ -21,6 +21,11 @@ impl Bias {
         }
     }
 }
+
+/// `sliding_window` of the families that have one, where a file does not state it.
+const DEFAULT_WINDOW: usize = 4096;
+/// `max_window_layers` likewise.
+const DEFAULT_WINDOW_START: usize = 28;
 
 /// Which layers `sliding_window` holds for.
 pub(super) enum WindowRule {
@@ -45,9 +50,15 @@ impl WindowRule {
             Self::EveryLayer => true,
             Self::Chosen => config.flag("use_sliding_window", false)?,
         };
-        let Some(window) = config.count_or_none("sliding_window")?.filter(|_| active) else {
+        let stated = if config.lacks("sliding_window") {
+            Some(DEFAULT_WINDOW)
+        } else {
+            config.count_or_none("sliding_window")?
+        };
+        let Some(window) = stated.filter(|_| active) else {
             return Ok(vec![None; layers]);
         };
+        let window = window.min(MAX_POSITIONS); // a longer one hides nothing either
         if matches!(self, Self::EveryLayer) {
             return Ok(vec![Some(window); layers]);
         }
@@ -62,7 +73,7 @@ impl WindowRule {
             };
             return kinds.into_iter().map(window_of).collect();
         }
-        let first = config.count("max_window_layers")?;
+        let first = config.count_or("max_window_layers", DEFAULT_WINDOW_START)?;
         Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect())
     }
 }
