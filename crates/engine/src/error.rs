@@ -37,6 +37,76 @@ pub enum EngineError {
         /// V.
         vocab_size: usize,
     },
+    /// The prompt alone fills the cache.
+    #[error(
+        "the prompt has {tokens} tokens, but the cache has {num_blocks} blocks of {block_tokens} \
+         tokens, room for {}; shorten it by {} tokens or more, or serve with a larger cache",
+        num_blocks * block_tokens,
+        tokens - num_blocks * block_tokens
+    )]
+    CacheTooSmall {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// B, blocks of the cache.
+        num_blocks: usize,
+        /// S, tokens of a block.
+        block_tokens: usize,
+    },
+    /// More tokens asked for than there is room, or none.
+    #[error(
+        "max_tokens is {asked}, expected 1 to {room} after a prompt of {prompt} tokens; leave it \
+         out for as many as fit"
+    )]
+    MaxTokens {
+        /// Tokens asked for.
+        asked: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens that fit after it.
+        room: usize,
+    },
+    /// The least number of tokens is above the largest.
+    #[error("min_tokens is {min}, expected at most {max}, the tokens that may be generated")]
+    MinTokens {
+        /// Least number of tokens.
+        min: usize,
+        /// Largest number of tokens.
+        max: usize,
+    },
+    /// More alternatives than there are tokens.
+    #[error("logprobs is {asked}, expected at most {vocab_size}, the size of the vocabulary")]
+    Logprobs {
+        /// Alternatives asked for.
+        asked: usize,
+        /// V.
+        vocab_size: usize,
+    },
+    /// A field names a token id that the model does not have.
+    #[error("token {token} in {field} is outside the model's vocabulary of {vocab_size}")]
+    UnknownTokenIn {
+        /// The field.
+        field: &'static str,
+        /// The id.
+        token: u32,
+        /// V.
+        vocab_size: usize,
+    },
+    /// An executor that cannot serve a single request.
+    #[error("the executor's {limit} is {got}, expected {least} or more; load with a larger value")]
+    BadLimits {
+        /// The limit.
+        limit: &'static str,
+        /// Its value.
+        got: usize,
+        /// The least value.
+        least: usize,
+    },
+    /// A slowdown that allows nothing or everything.
+    #[error("the prefill slowdown is {got}, expected a number above 1; 2 is the default")]
+    Slowdown {
+        /// The value given.
+        got: f64,
+    },
     /// A sampling parameter or a logit is not usable.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

@@ -6,7 +6,8 @@ use std::time::Instant;
 use bantam_backend::Batch;
 use bantam_text::{StopStrings, StreamDecoder, Tokenizer};
 
-use crate::{EngineError, Executor, Limits, Sampler, SamplingParams};
+use crate::request::check_prompt;
+use crate::{EngineError, Executor, Sampler, SamplingContext, SamplingParams};
 
 /// What to generate, and when to stop.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +108,7 @@ pub fn generate(
 ) -> Result<Generation, EngineError> {
     let limits = executor.limits();
     check_prompt(prompt, &limits)?;
-    let mut sampler = Sampler::new(request.sampling)?;
+    let mut sampler = Sampler::new(request.sampling.clone())?;
     let mut output = Output::new(tokenizer, &request.stop_strings);
 
     let room = limits.context - prompt.len();
@@ -135,7 +136,9 @@ pub fn generate(
         num_computed = end;
 
         let (text, stopped) = if caught_up {
-            let token = sampler.sample(&logits, &tokens, tokens.len())?;
+            let context =
+                SamplingContext { tokens: &tokens, num_prompt: prompt.len(), excluded: &[] };
+            let token = sampler.choose(&logits, &context)?;
             tokens.push(token);
             clock.token_chosen();
             let is_stop_token = request.stop_tokens.contains(&token);
@@ -160,22 +163,6 @@ pub fn generate(
     tokens.drain(..prompt.len());
     let timings = clock.timings(num_computed.min(prompt.len()), tokens.len());
     Ok(Generation { tokens, text: output.text, finish_reason, timings })
-}
-
-fn check_prompt(prompt: &[u32], limits: &Limits) -> Result<(), EngineError> {
-    let Limits { context, vocab_size, .. } = *limits;
-    if prompt.is_empty() {
-        return Err(EngineError::EmptyPrompt);
-    }
-    if prompt.len() >= context {
-        return Err(EngineError::PromptTooLong { tokens: prompt.len(), context });
-    }
-    match prompt.iter().position(|&token| token as usize >= vocab_size) {
-        Some(position) => {
-            Err(EngineError::UnknownToken { token: prompt[position], position, vocab_size })
-        }
-        None => Ok(()),
-    }
 }
 
 /// The text of an answer while it grows.

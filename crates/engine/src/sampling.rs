@@ -1,25 +1,6 @@
-//! From logits to the next token.
-//!
-//! Steps in order, the convention of `transformers` (llama.cpp applies the temperature last, so its
-//! top-p and min-p see other probabilities):
-//!
-//! 1. repetition penalty on every token of the context: a positive logit is divided, a negative one
-//!    multiplied (Keskar et al., *CTRL*, 2019);
-//! 2. temperature 0 ends here with the largest logit, the lowest id on a tie;
-//!    any other temperature divides the logits;
-//! 3. top-k: the k largest;
-//! 4. top-p: of these, the fewest whose probabilities reach p (Holtzman et al., *The Curious Case of
-//!    Neural Text Degeneration*, 2020);
-//! 5. min-p: of these, the ones at least as probable as min-p times the most probable;
-//! 6. one draw from what is left, in proportion to the probabilities.
-//!
-//! Equal logits are ordered by id, so the result never depends on the order of a sort.
+//! How the next token is chosen: the parameters and their ranges.
 
-use std::cmp::Ordering;
-
-use crate::generator::uniform;
-
-/// How the next token is chosen.
+/// How the next token is chosen; [`Sampler`](crate::Sampler) has the order of the steps.
 ///
 /// ```
 /// use bantam_engine::{Sampler, SamplingParams};
@@ -33,7 +14,7 @@ use crate::generator::uniform;
 /// );
 /// # Ok::<(), bantam_engine::SamplingError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits: 0 always takes the largest, below 1 sharpens, above 1 flattens.
     pub temperature: f32,
@@ -43,8 +24,20 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Probability of a kept token relative to the most probable one, in [0, 1]; 0 keeps all.
     pub min_p: f32,
+    /// Probability that the kept tokens of the most expected information reach together, in (0, 1];
+    /// 1 keeps all.
+    pub typical_p: f32,
     /// Factor against tokens of the context, above 0; 1 has no effect.
     pub repetition_penalty: f32,
+    /// Subtracted from the logit of a token that was generated before; 0 has no effect, a negative
+    /// value favours repetition.
+    pub presence_penalty: f32,
+    /// Subtracted from a token's logit once for each time it was generated; 0 has no effect.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens; negative infinity excludes one.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Sequences of tokens that are never completed.
+    pub bad_words: Vec<Vec<u32>>,
     /// Seed of the random numbers; same seed, same tokens.
     pub seed: u64,
 }
@@ -57,7 +50,12 @@ impl Default for SamplingParams {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            bad_words: Vec::new(),
             seed: 0,
         }
     }
@@ -76,6 +74,12 @@ pub enum SamplingError {
         /// The range, and a value that works.
         expected: &'static str,
     },
+    /// A bad word without tokens, which every answer would complete.
+    #[error("bad_words[{index}] has no tokens, expected one or more; leave it out")]
+    EmptyBadWord {
+        /// Its place in the list.
+        index: usize,
+    },
     /// A logit is NaN or infinite.
     #[error(
         "the logit of token {token} at position {position} is {value}; the weights are damaged, or \
@@ -90,7 +94,10 @@ pub enum SamplingError {
         value: f32,
     },
     /// Nothing to choose from.
-    #[error("no token can be chosen at position {position}: every logit is -inf")]
+    #[error(
+        "no token can be chosen at position {position}: every logit is -inf, or every token is \
+         excluded by logit_bias, bad_words or min_tokens; relax these"
+    )]
     NoCandidate {
         /// Position of the token to be chosen.
         position: usize,
@@ -112,7 +119,7 @@ impl SamplingParams {
         let check = |name, got: f32, holds: bool, expected| {
             if holds { Ok(()) } else { Err(SamplingError::Parameter { name, got, expected }) }
         };
-        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
+        let Self { temperature, top_p, min_p, typical_p, repetition_penalty, .. } = *self;
         check(
             "temperature",
             temperature,
@@ -127,151 +134,31 @@ impl SamplingParams {
         )?;
         check("min_p", min_p, (0.0..=1.0).contains(&min_p), "0 to 1; 0 keeps every token")?;
         check(
+            "typical_p",
+            typical_p,
+            typical_p > 0.0 && typical_p <= 1.0,
+            "more than 0 and at most 1; 1 keeps every token",
+        )?;
+        check(
             "repetition_penalty",
             repetition_penalty,
             repetition_penalty.is_finite() && repetition_penalty > 0.0,
             "more than 0; 1 has no effect, 1.1 is a common choice",
-        )
-    }
-}
-
-/// A token that may still be chosen.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    token: u32,
-    logit: f32,
-    /// Relative to the most probable candidate, whose weight is 1.
-    weight: f64,
-}
-
-/// More probable first, the lower id first among equals.
-fn by_probability(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
-}
-
-/// Chooses tokens; keeps its working memory from one to the next.
-#[derive(Clone, Debug)]
-pub struct Sampler {
-    params: SamplingParams,
-    penalised: Vec<f32>,
-    candidates: Vec<Candidate>,
-}
-
-impl Sampler {
-    /// A sampler with these parameters.
-    ///
-    /// # Errors
-    /// If a parameter is out of range.
-    pub fn new(params: SamplingParams) -> Result<Self, SamplingError> {
-        params.validate()?;
-        Ok(Self { params, penalised: Vec::new(), candidates: Vec::new() })
-    }
-
-    /// The token for `position`, given its `logits: [V]` and all tokens before it.
-    ///
-    /// # Errors
-    /// If a logit is NaN or +∞, or none is above -∞ (which excludes a token).
-    pub fn sample(
-        &mut self,
-        logits: &[f32],
-        context: &[u32],
-        position: usize,
-    ) -> Result<u32, SamplingError> {
-        let excluded_or_finite = |v: f32| v < f32::INFINITY; // false for NaN
-        if let Some(token) = logits.iter().position(|&v| !excluded_or_finite(v)) {
-            return Err(SamplingError::NotFinite { position, token, value: logits[token] });
+        )?;
+        let finite = "a finite number; 0 has no effect, -2 to 2 is the common range";
+        for (name, value) in [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ] {
+            check(name, value, value.is_finite(), finite)?;
         }
-        let logits = if self.params.repetition_penalty == 1.0 {
-            logits
-        } else {
-            penalise(logits, context, self.params.repetition_penalty, &mut self.penalised);
-            &self.penalised
-        };
-        let (best, &max) = logits
-            .iter()
-            .enumerate()
-            .reduce(|best, next| if next.1 > best.1 { next } else { best })
-            .filter(|(_, max)| **max > f32::NEG_INFINITY)
-            .ok_or(SamplingError::NoCandidate { position })?;
-        if self.params.temperature == 0.0 {
-            return Ok(best as u32);
+        for &(_, bias) in &self.logit_bias {
+            let expected = "a number below infinity; 0 has no effect, -inf excludes the token";
+            check("logit_bias", bias, bias < f32::INFINITY, expected)?;
         }
-        let weight =
-            |logit: f32| (f64::from(logit - max) / f64::from(self.params.temperature)).exp();
-        self.candidates.clear();
-        self.candidates.extend(
-            logits
-                .iter()
-                .zip(0..)
-                .filter(|(l, _)| **l > f32::NEG_INFINITY)
-                .map(|(&logit, token)| Candidate { token, logit, weight: weight(logit) }),
-        );
-        filter(&mut self.candidates, &self.params);
-        Ok(draw(&self.candidates, uniform(self.params.seed, position)))
-    }
-}
-
-/// Copies `logits` with the penalty on every token of `context`, however often it occurs there.
-fn penalise(logits: &[f32], context: &[u32], penalty: f32, out: &mut Vec<f32>) {
-    out.clear();
-    out.extend_from_slice(logits);
-    for &token in context {
-        // From the original logit, so a second occurrence changes nothing.
-        if let Some(&logit) = logits.get(token as usize) {
-            out[token as usize] = if logit > 0.0 { logit / penalty } else { logit * penalty };
+        match self.bad_words.iter().position(Vec::is_empty) {
+            Some(index) => Err(SamplingError::EmptyBadWord { index }),
+            None => Ok(()),
         }
     }
-}
-
-/// Keeps what top-k, top-p and min-p allow. Each keeps the first so many by probability.
-fn filter(candidates: &mut Vec<Candidate>, params: &SamplingParams) {
-    if params.top_k > 0 && params.top_k < candidates.len() {
-        candidates.select_nth_unstable_by(params.top_k - 1, by_probability);
-        candidates.truncate(params.top_k);
-        // Restores an order that depends on the logits alone.
-        candidates.sort_unstable_by(by_probability);
-    }
-    if params.top_p < 1.0 {
-        keep_nucleus(candidates, f64::from(params.top_p));
-    }
-    if params.min_p > 0.0 {
-        let least = f64::from(params.min_p);
-        candidates.retain(|candidate| candidate.weight >= least);
-    }
-}
-
-/// Keeps the fewest most probable candidates that hold `share` of the whole weight.
-fn keep_nucleus(candidates: &mut Vec<Candidate>, share: f64) {
-    let wanted = share * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
-    let (mut sorted, mut weight) = (0, 0.0);
-    // A nucleus is small beside a vocabulary: sort ever longer beginnings until one suffices.
-    while sorted < candidates.len() {
-        let end = (4 * sorted).max(64).min(candidates.len());
-        if end < candidates.len() {
-            candidates[sorted..].select_nth_unstable_by(end - sorted, by_probability);
-        }
-        candidates[sorted..end].sort_unstable_by(by_probability);
-        for i in sorted..end {
-            weight += candidates[i].weight;
-            if weight >= wanted {
-                candidates.truncate(i + 1);
-                return;
-            }
-        }
-        sorted = end;
-    }
-}
-
-/// The candidate in whose part of the whole weight the number `u` in [0, 1) falls.
-fn draw(candidates: &[Candidate], u: f64) -> u32 {
-    let mut left = u * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
-    for candidate in candidates {
-        left -= candidate.weight;
-        if left < 0.0 {
-            return candidate.token;
-        }
-    }
-    // Reached only by rounding: the last that has any weight.
-    let last = candidates.iter().rfind(|candidate| candidate.weight > 0.0);
-    last.expect("the most probable candidate weighs 1").token
 }
