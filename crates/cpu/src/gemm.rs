@@ -160,31 +160,24 @@ impl Gemm<'_> {
             *pointer = at(panel + n);
         }
         let mut row = rows.start;
-        // SAFETY: rows and panels exist.
-        unsafe {
-            if S::WIDE && N <= 2 {
-                while row + 6 <= rows.end {
-                    self.tile::<S, P, 6, N>(x, row, panel, panels);
-                    row += 6;
+        while row < rows.end {
+            // As many rows at a time as the registers hold: each tile reads the panels once.
+            // SAFETY: rows and panels exist.
+            row += unsafe {
+                // Four panels are for one or two rows only.
+                match rows.end - row {
+                    1 => self.tile::<S, P, 1, N>(x, row, panel, panels),
+                    3 if N <= 2 => self.tile::<S, P, 3, N>(x, row, panel, panels),
+                    5 if N <= 2 && S::WIDE => self.tile::<S, P, 5, N>(x, row, panel, panels),
+                    6.. if N <= 2 && S::WIDE => self.tile::<S, P, 6, N>(x, row, panel, panels),
+                    4.. if N <= 2 => self.tile::<S, P, 4, N>(x, row, panel, panels),
+                    _ => self.tile::<S, P, 2, N>(x, row, panel, panels),
                 }
-            }
-            if N <= 2 {
-                while row + 4 <= rows.end {
-                    self.tile::<S, P, 4, N>(x, row, panel, panels);
-                    row += 4;
-                }
-            }
-            while row + 2 <= rows.end {
-                self.tile::<S, P, 2, N>(x, row, panel, panels);
-                row += 2;
-            }
-            if row < rows.end {
-                self.tile::<S, P, 1, N>(x, row, panel, panels);
-            }
+            };
         }
     }
 
-    /// R rows against N panels, sums in registers.
+    /// R rows against N panels, sums in registers; returns R.
     #[inline(always)]
     unsafe fn tile<S: Simd, P: Panel<S>, const R: usize, const N: usize>(
         &self,
@@ -192,7 +185,7 @@ impl Gemm<'_> {
         row: usize,
         panel: usize,
         panels: [*const u8; N],
-    ) {
+    ) -> usize {
         let weight = self.weight;
         let quads = weight.quads();
         // SAFETY: rows are `stride` apart and padded to whole quads; panels have `quads` quads.
@@ -235,6 +228,7 @@ impl Gemm<'_> {
                 }
             }
         }
+        R
     }
 
     /// Scales a sum, adds the bias and stores up to 16 columns of a row.
