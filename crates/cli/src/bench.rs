@@ -1,16 +1,18 @@
 //! `bantam bench`: what the machine can do, and how close a model comes.
 
+use anyhow::bail;
 use bantam_backend::Backend;
+use bantam_checkpoint::printable;
 use bantam_cpu::ceilings;
 use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, Work, bench};
-use bantam_model::{Decoder, LoadOptions};
+use bantam_model::Decoder;
 use bantam_numerics::ActivationFormat;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::device::Device;
 use crate::format::Format;
-use crate::model_arg::{DeviceArgs, OpenModel, positive};
+use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, in_own_options, positive};
 use crate::output;
 
 /// Measure speed, beside what this machine could do at best
@@ -45,10 +47,11 @@ struct MachineArgs {
 #[derive(Debug, Args)]
 #[command(after_help = MODEL_AFTER_HELP)]
 struct ModelArgs {
-    /// Alias, Hugging Face folder, .gguf file or hub name
-    model: String,
+    /// Alias, Hugging Face folder, .gguf file or hub name, with an optional @FORMAT
+    #[arg(value_name = "MODEL[@FORMAT]")]
+    model: ModelArg,
 
-    /// Number formats to measure, separated by commas
+    /// Number formats to measure, separated by commas, unless MODEL states one
     #[arg(long, value_name = "FORMAT,…", default_value = "bf16,int8,int4", value_delimiter = ',')]
     dtype: Vec<Format>,
 
@@ -61,7 +64,7 @@ struct ModelArgs {
     decode_tokens: usize,
 
     /// Sequences side by side, several sizes separated by commas
-    #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',', value_parser = positive)]
+    #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',', value_parser = batch_size)]
     batch: Vec<usize>,
 
     /// Measurements of which the median counts
@@ -80,9 +83,6 @@ const MODEL_AFTER_HELP: &str = "\
 Examples:
   bantam bench model smollm2
   bantam bench model smollm2 --dtype int4 --prompt-tokens 512 --decode-tokens 128 --batch 1,16";
-
-/// Tokens of a prefill step.
-pub(crate) const MAX_BATCH_TOKENS: usize = 512;
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
@@ -153,19 +153,22 @@ pub(crate) fn measure(
 }
 
 fn model(args: &ModelArgs) -> anyhow::Result<()> {
-    let model = OpenModel::open(&args.model)?;
+    let model = OpenModel::open(&args.model.name)?;
     let device = args.device.open()?;
-    let before = ceilings(&device);
+    let context = args.context(&model)?;
     let largest_batch = args.batch.iter().copied().max().unwrap_or(1);
+    let formats = args.model.format.map_or_else(|| args.dtype.clone(), |format| vec![format]);
+    let load_options =
+        formats.iter().map(|&format| (format, format.load_options(Some(context), largest_batch)));
+    let load_options: Vec<_> = load_options.collect();
+    // Everything that can be refused is refused before anything is measured.
+    for (_, options) in &load_options {
+        let sum = [("--context", "--prompt-tokens plus --decode-tokens of")];
+        model.plan(&device, options).map_err(|error| in_own_options(error, &sum))?;
+    }
+    let before = ceilings(&device);
     let mut lines = Vec::new();
-    for &format in &args.dtype {
-        let load = LoadOptions {
-            max_context: Some(args.prompt_tokens.saturating_add(args.decode_tokens)),
-            max_batch_tokens: MAX_BATCH_TOKENS.max(largest_batch),
-            max_sequences: largest_batch,
-            max_logit_rows: largest_batch,
-            ..format.load_options()
-        };
+    for (format, load) in load_options {
         let mut decoder = model.load(&device, &load)?;
         for &batch in &args.batch {
             let options = BenchOptions {
@@ -196,7 +199,7 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
             })
         };
         return output::print_json(&json!({
-            "model": args.model,
+            "model": model.name,
             "device": name,
             "ceilings": machine,
             "prompt_tokens": args.prompt_tokens,
@@ -229,9 +232,27 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
     }
     let heading = format!(
         "{} on {name}, prompts of {} tokens, {} tokens generated",
-        args.model, args.prompt_tokens, args.decode_tokens
+        printable(&model.name),
+        args.prompt_tokens,
+        args.decode_tokens
     );
     Ok(output::print(&format!("{heading}\n{table}"))?)
+}
+
+impl ModelArgs {
+    /// Tokens of a sequence, if the model reaches that far.
+    fn context(&self, model: &OpenModel) -> anyhow::Result<usize> {
+        let (prompt, decode) = (self.prompt_tokens, self.decode_tokens);
+        let (own, context) = (model.arch.sizes.max_positions, prompt.saturating_add(decode));
+        if context > own {
+            bail!(
+                "--prompt-tokens {prompt} and --decode-tokens {decode} make {context}, but {} was \
+                 made for {own} tokens; use {own} or fewer together",
+                model.name
+            );
+        }
+        Ok(context)
+    }
 }
 
 /// A share from 0 to 1 in percent.

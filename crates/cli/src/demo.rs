@@ -6,17 +6,19 @@ use anyhow::Context;
 use bantam_backend::Backend;
 use bantam_engine::{GenerateRequest, SamplingParams};
 use bantam_eval::{Align, Baseline, BenchOptions, Ceilings, Convention, EVAL_TEXT, Score, Table};
-use bantam_model::{Decoder, LoadOptions, Precision};
-use bantam_text::{EncodeOptions, Message};
+use bantam_model::{Decoder, Precision};
+use bantam_text::Message;
 use clap::Args;
 
 use crate::bench::{self, Measured, percent};
 use crate::device::Device;
+use crate::format::Format;
 use crate::inspect::heading;
 use crate::interrupt;
 use crate::model_arg::{DeviceArgs, OpenModel};
 use crate::output::{self, mebibytes, significant};
 use crate::run::{Session, encode_chat};
+use crate::scoring::{self, ScoredText, SideBySide};
 
 /// See it all at once: a model made small, what that cost, and an answer
 ///
@@ -38,8 +40,6 @@ const FORMATS: [Precision; 4] = [
 /// Windows short enough that scoring stays quick, and the tokens scored in all.
 const WINDOW: usize = 512;
 const SCORED_TOKENS: usize = 3072;
-/// Tokens of a step while scoring; their logits are in memory for two models.
-const ROWS_AT_ONCE: usize = 256;
 /// What is timed for each format.
 const SPEED: BenchOptions =
     BenchOptions { prompt_tokens: 256, decode_tokens: 32, batch: 1, repetitions: 3 };
@@ -48,7 +48,7 @@ Of limit: decode speed beside reading all weights at the measured bandwidth.
 SmolLM2 comes with weights on a 4-bit grid, groups of 32 with offsets: int4-g32 finds that grid
 again, while int4 (the largest groups that fit) shows what plain rounding to 4 bits costs.";
 const QUESTION: &str = "Why is the sky blue? Answer in two sentences.";
-const MAX_ANSWER_TOKENS: usize = 96;
+const MAX_ANSWER_TOKENS: usize = 160;
 
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
@@ -65,22 +65,18 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         machine.bf16_ops_per_second / 1e9
     ))?;
 
-    let mut decoders = FORMATS
-        .iter()
-        .map(|&precision| model.load(&device, &load_options(precision)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut ids =
-        tokenizer.encode(EVAL_TEXT, EncodeOptions { add_special: true, parse_special: false })?;
-    let all_tokens = ids.len();
-    ids.truncate(SCORED_TOKENS);
-    let convention = Convention::new(WINDOW, None, ids.first().copied() == tokenizer.bos())?;
-    let scores = crate::eval::score(&mut decoders, Baseline::First, &ids, &convention)?;
+    let formats = FORMATS.map(|precision| (&model, Format { precision, kv: None }));
+    let mut decoders = SideBySide::plan(formats, &device, WINDOW)?.load(&device)?;
+    let text = ScoredText::encode(&tokenizer, EVAL_TEXT, Some(SCORED_TOKENS))?;
+    let convention = Convention::new(WINDOW, None, text.bos)?;
+    let scores = scoring::score(&mut decoders, Baseline::First, &text.ids, &convention)?;
     let speeds = measure_speed(&mut decoders)?;
     let machine = machine.best_of(bench::ceilings(&device));
     output::print(&table(&decoders, &scores, &speeds, &machine).to_string())?;
     output::print_line(format_args!(
-        "Perplexity and KL: the first {} of {all_tokens} tokens of a text written for this,\n{convention}.\n{NOTES}\n",
-        ids.len()
+        "Perplexity and KL: the first {} of {} tokens of a text written for this,\n{convention}.\n{NOTES}\n",
+        text.ids.len(),
+        text.all_tokens
     ))?;
 
     let decoder = decoders.pop().context("the formats were loaded")?;
@@ -90,16 +86,6 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     output::print_line("  bantam run smollm2 --dtype int4      chat with it")?;
     output::print_line("  bantam --help                        everything else")?;
     Ok(())
-}
-
-fn load_options(precision: Precision) -> LoadOptions {
-    LoadOptions {
-        precision,
-        max_context: Some(WINDOW),
-        max_batch_tokens: ROWS_AT_ONCE,
-        max_logit_rows: ROWS_AT_ONCE,
-        ..LoadOptions::default()
-    }
 }
 
 fn request(stop_tokens: &[u32]) -> GenerateRequest {
@@ -152,7 +138,7 @@ fn table(
     table
 }
 
-/// Asks the smallest model.
+/// Asks the model that is left, the last of [`FORMATS`].
 fn answer(session: &mut Session) -> anyhow::Result<()> {
     let message = Message { role: "user".to_owned(), content: QUESTION.to_owned() };
     let prompt = encode_chat(&session.tokenizer, &[message])?;

@@ -1,21 +1,21 @@
 //! `bantam eval`: what a text says about models, and how far they are from another.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use bantam_engine::Executor;
-use bantam_eval::{
-    Align, Baseline, Convention, DEFAULT_WINDOW, EVAL_TEXT, Score, Table, evaluate, tokens_to_run,
-};
-use bantam_model::{Decoder, LoadOptions};
-use bantam_text::EncodeOptions;
+use bantam_checkpoint::printable;
+use bantam_eval::{Align, Baseline, Convention, DEFAULT_WINDOW, EVAL_TEXT, Score, Table};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::architecture::number as short_number;
 use crate::device::Device;
 use crate::format::Format;
+use crate::input;
 use crate::model_arg::{DeviceArgs, ModelArg, OpenModel};
 use crate::output::{self, mebibytes, significant};
+use crate::scoring::{self, ScoredText, SideBySide};
 
 /// Measure perplexity, and the distance to another model or format
 ///
@@ -83,15 +83,11 @@ enum Task {
     Perplexity,
 }
 
-/// Tokens of a step. Their logits are in memory at once, for two models.
-const ROWS_AT_ONCE: usize = 256;
-
 /// A model that was asked for, opened, and the text in its tokens.
 struct Candidate {
     model: OpenModel,
     format: Format,
-    ids: Vec<u32>,
-    bos: bool,
+    text: ScoredText,
 }
 
 /// A line of the result.
@@ -107,6 +103,9 @@ struct Measured {
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let Task::Perplexity = args.task;
+    if let Some(limit) = args.limit.filter(|&limit| limit < 2) {
+        bail!("--limit is {limit}, but at least 2 tokens are needed to score one");
+    }
     let text = match &args.text {
         Some(path) => read_text(path)?,
         None => EVAL_TEXT.to_owned(),
@@ -120,17 +119,16 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let convention = args.convention(&all)?;
 
     let device = args.device.open()?;
-    for Candidate { model, format, ids, .. } in &all {
-        model.plan(&device, &load_options(*format, &convention, ids.len()))?;
-    }
+    // Models that are not compared are in memory one after the other.
+    let groups: Vec<&[Candidate]> =
+        if args.against.is_some() { vec![&all] } else { all.chunks(1).collect() };
+    let plans = groups
+        .iter()
+        .map(|group| plan(group, &device, &convention))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut measured = Vec::new();
-    if args.against.is_some() {
-        measured = compare(&all, &device, &convention)?;
-    } else {
-        // One after the other, so that only one is in memory.
-        for model in &all {
-            measured.append(&mut compare(std::slice::from_ref(model), &device, &convention)?);
-        }
+    for (group, plan) in groups.iter().zip(&plans) {
+        measured.extend(compare(group, plan, &device, &convention)?);
     }
     let text_name =
         args.text.as_ref().map_or("bantam-eval".to_owned(), |p| p.display().to_string());
@@ -138,7 +136,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         output::print_json(&as_json(args, &measured, &text_name))
     } else {
         let conventions = conventions(&measured);
-        output::print(&format!("{}Text {text_name}: {conventions}\n", as_table(args, &measured)))?;
+        let (table, text_name) = (as_table(args, &measured), printable(&text_name));
+        output::print(&format!("{table}Text {text_name}: {conventions}\n"))?;
         Ok(())
     }
 }
@@ -150,22 +149,15 @@ fn conventions(measured: &[Measured]) -> String {
     if measured.iter().all(|m| describe(m) == first) {
         return first;
     }
-    let lines = measured.iter().map(|m| format!("\n  {}: {}", m.name, describe(m)));
+    let lines = measured.iter().map(|m| format!("\n  {}: {}", printable(&m.name), describe(m)));
     lines.collect()
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => bail!("--text {}: {error}", path.display()),
-    };
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(error) => bail!(
-            "--text {}: not UTF-8 at byte {}; convert it first, with iconv for instance",
-            path.display(),
-            error.utf8_error().valid_up_to()
-        ),
+    let what = format!("--text {}", path.display());
+    match File::open(path) {
+        Ok(file) => input::read_text(file, &what),
+        Err(error) => bail!("{what}: {error}"),
     }
 }
 
@@ -177,12 +169,8 @@ impl Candidate {
         limit: Option<usize>,
     ) -> anyhow::Result<Self> {
         let model = OpenModel::open(&arg.name)?;
-        let tokenizer = model.tokenizer()?;
-        let options = EncodeOptions { add_special: true, parse_special: false };
-        let mut ids = tokenizer.encode(text, options)?;
-        ids.truncate(limit.unwrap_or(usize::MAX));
-        let bos = tokenizer.bos().is_some() && ids.first().copied() == tokenizer.bos();
-        Ok(Self { model, format: arg.format.unwrap_or(default), ids, bos })
+        let text = ScoredText::encode(&model.tokenizer()?, text, limit)?;
+        Ok(Self { model, format: arg.format_or(default), text })
     }
 }
 
@@ -196,68 +184,49 @@ impl EvalArgs {
                 "--window is {window}, but the context holds {context} tokens; use --window {context}"
             );
         }
-        if self.against.is_some() && models.iter().any(|other| other.ids != models[0].ids) {
+        if self.against.is_some() && models.iter().any(|other| other.text.ids != models[0].text.ids)
+        {
             bail!(
                 "--against needs models with one tokenizer, but {} and another split the text into \
                  different tokens; evaluate them without --against",
                 models[0].model.name
             );
         }
-        Ok(Convention::new(window, self.stride, models[0].bos)?)
+        Ok(Convention::new(window, self.stride, models[0].text.bos)?)
     }
+}
+
+/// Plans models that are in memory together, each to hold one window.
+fn plan<'a>(
+    group: &'a [Candidate],
+    device: &Device,
+    convention: &Convention,
+) -> anyhow::Result<SideBySide<'a>> {
+    let longest = group.iter().map(|candidate| candidate.text.ids.len()).max().unwrap_or(1);
+    let models = group.iter().map(|candidate| (&candidate.model, candidate.format));
+    SideBySide::plan(models, device, convention.window.min(longest))
 }
 
 /// Scores models side by side; the first is the baseline if there are several.
 fn compare(
-    models: &[Candidate],
+    group: &[Candidate],
+    plan: &SideBySide<'_>,
     device: &Device,
     convention: &Convention,
 ) -> anyhow::Result<Vec<Measured>> {
-    let ids = &models[0].ids;
-    let load = |candidate: &Candidate| {
-        candidate.model.load(device, &load_options(candidate.format, convention, ids.len()))
-    };
-    let mut decoders = models.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let baseline = if models.len() > 1 { Baseline::First } else { Baseline::None };
-    let scores = score(&mut decoders, baseline, ids, convention)?;
+    let mut decoders = plan.load(device)?;
+    let baseline = if group.len() > 1 { Baseline::First } else { Baseline::None };
+    let scores = scoring::score(&mut decoders, baseline, &group[0].text.ids, convention)?;
     let measured =
-        models.iter().zip(&decoders).zip(scores).map(|((model, decoder), score)| Measured {
-            name: model.model.name.clone(),
-            format: model.format,
+        group.iter().zip(&decoders).zip(scores).map(|((candidate, decoder), score)| Measured {
+            name: candidate.model.name.clone(),
+            format: candidate.format,
             weight_bytes: decoder.weight_bytes(),
             score,
-            num_tokens: model.ids.len(),
-            convention: Convention { bos: model.bos, ..*convention },
+            num_tokens: candidate.text.ids.len(),
+            convention: Convention { bos: candidate.text.bos, ..*convention },
         });
     Ok(measured.collect())
-}
-
-/// [`evaluate`] with a progress bar.
-pub(crate) fn score(
-    decoders: &mut [Decoder<Device>],
-    baseline: Baseline,
-    ids: &[u32],
-    convention: &Convention,
-) -> anyhow::Result<Vec<Score>> {
-    let bar = output::progress_bar(tokens_to_run(convention, ids.len()) as u64, "scoring");
-    let mut executors: Vec<&mut dyn Executor> =
-        decoders.iter_mut().map(|decoder| decoder as &mut dyn Executor).collect();
-    let scores = evaluate(&mut executors, baseline, ids, convention, &mut |done| {
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    Ok(scores?)
-}
-
-/// What scoring needs: one window in the cache, and the logits of every token.
-fn load_options(format: Format, convention: &Convention, num_tokens: usize) -> LoadOptions {
-    let rows = ROWS_AT_ONCE.min(convention.window);
-    LoadOptions {
-        max_context: Some(convention.window.min(num_tokens).max(1)),
-        max_batch_tokens: rows,
-        max_logit_rows: rows,
-        ..format.load_options()
-    }
 }
 
 fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
@@ -279,7 +248,7 @@ fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
     let mut table = Table::new(columns);
     for Measured { name, format, weight_bytes, score, .. } in measured {
         let mut row = vec![
-            name.clone(),
+            printable(name).to_string(),
             format.to_string(),
             mebibytes(*weight_bytes),
             format!("{:.4}", score.perplexity.value()),
@@ -313,7 +282,7 @@ fn as_json(args: &EvalArgs, measured: &[Measured], text: &str) -> Value {
             if let Some(divergence) = &score.divergence {
                 value["kl_mean"] = divergence.kl_mean().into();
                 value["top1_agreement"] = divergence.top1_agreement().into();
-                value["max_logit_delta"] = f64::from(divergence.max_logit_delta).into();
+                value["max_logit_delta"] = short_number(divergence.max_logit_delta);
             }
             value
         };

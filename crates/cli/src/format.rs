@@ -6,6 +6,8 @@ use std::str::FromStr;
 use bantam_backend::KvFormat;
 use bantam_model::{LoadOptions, Precision};
 
+use crate::memory;
+
 /// The number format of the weights, and that of the key/value cache where it is stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
@@ -15,9 +17,19 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Default options in this format.
-    pub(crate) fn load_options(self) -> LoadOptions {
-        LoadOptions { precision: self.precision, kv_format: self.kv, ..LoadOptions::default() }
+    /// Options for so many sequences side by side, with the logits of each one's last token, within
+    /// the memory of this machine.
+    pub(crate) fn load_options(self, max_context: Option<usize>, sequences: usize) -> LoadOptions {
+        LoadOptions {
+            precision: self.precision,
+            max_context,
+            max_batch_tokens: LoadOptions::default().max_batch_tokens.max(sequences),
+            max_sequences: sequences,
+            kv_format: self.kv,
+            max_logit_rows: sequences,
+            memory_budget: memory::budget(),
+            ..LoadOptions::default()
+        }
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use bantam_backend::FeedForward;
-use bantam_checkpoint::TensorView;
+use bantam_checkpoint::{TensorView, printable};
 use bantam_eval::{Align, Table};
-use bantam_model::{ArchSpec, LoadOptions, MemoryPlan, Positions, Precision};
+use bantam_model::{ArchSpec, LoadOptions, MemoryPlan, Precision};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::architecture;
 use crate::format::Format;
-use crate::model_arg::{DeviceArgs, OpenModel, positive};
+use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, positive};
 use crate::output::{self, mebibytes};
 
 /// Show a model's architecture, tensors and the memory it would take
@@ -19,18 +19,19 @@ use crate::output::{self, mebibytes};
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct InspectArgs {
-    /// Alias, Hugging Face folder, .gguf file or hub name
-    model: String,
+    /// Alias, Hugging Face folder, .gguf file or hub name, with an optional @FORMAT
+    #[arg(value_name = "MODEL[@FORMAT]")]
+    model: ModelArg,
 
     /// Tokens of a sequence that the memory plan holds [default: what the model was made for]
     #[arg(long, value_name = "N", value_parser = positive)]
     context: Option<usize>,
 
     /// Sequences side by side that the memory plan holds
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch_size)]
     batch: usize,
 
-    /// Number format to plan for: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or
+    /// Number format to plan for, unless MODEL states one: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or
     /// +fp8 for the key/value cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Format,
@@ -49,29 +50,24 @@ Examples:
   bantam inspect ./model --dtype int4 --context 4096 --batch 16";
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let model = OpenModel::open(&args.model)?;
+    let model = OpenModel::open(&args.model.name)?;
     let device = args.device.open()?;
-    let options = LoadOptions {
-        max_context: args.context.map(|asked| model.checked_context(asked)).transpose()?,
-        max_batch_tokens: LoadOptions::default().max_batch_tokens.max(args.batch),
-        max_sequences: args.batch,
-        max_logit_rows: args.batch,
-        ..args.dtype.load_options()
-    };
+    let format = args.model.format_or(args.dtype);
+    let context = args.context.map(|asked| model.checked_context(asked)).transpose()?;
+    // A plan may well be for another machine.
+    let options = LoadOptions { memory_budget: None, ..format.load_options(context, args.batch) };
     let plan = model.plan(&device, &options)?;
-    let schemes = schemes(&model.arch, args.dtype.precision);
+    let schemes = schemes(&model.arch, format.precision);
     if args.json {
-        return output::print_json(&as_json(args, &model, &plan, &schemes));
+        return output::print_json(&as_json(args, format, &model, &plan, &schemes));
     }
     let mut text = format!("{}\n\n", heading(&model));
-    for (what, value) in architecture(&model.arch) {
+    for (what, value) in architecture::in_words(&model.arch) {
         text += &format!("{what:<14} {value}\n");
     }
     text += &format!("\n{}\n", tensor_table(&model, &schemes));
-    text += &format!(
-        "Memory as {} for {} × {} tokens:\n{plan}\n",
-        args.dtype, args.batch, plan.max_context
-    );
+    text +=
+        &format!("Memory as {format} for {} × {} tokens:\n{plan}\n", args.batch, plan.max_context);
     Ok(output::print(&text)?)
 }
 
@@ -80,94 +76,12 @@ pub(crate) fn heading(model: &OpenModel) -> String {
     let checkpoint = &model.checkpoint;
     format!(
         "{}: {:.1} M parameters, {} MiB of {} in {}",
-        model.name,
+        printable(&model.name),
         checkpoint.parameters() as f64 / 1e6,
         mebibytes(checkpoint.total_bytes()),
         checkpoint.format(),
-        checkpoint.path().display()
+        printable(checkpoint.path().display())
     )
-}
-
-/// The network in words and numbers, with the letters that shapes use.
-pub(crate) fn architecture(arch: &ArchSpec) -> Vec<(&'static str, String)> {
-    let (sizes, attention) = (&arch.sizes, &arch.attention);
-    let biases = |names: &[(&str, bool)]| {
-        let stated: Vec<&str> =
-            names.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-        if stated.is_empty() {
-            "no biases".to_owned()
-        } else {
-            format!("biases: {}", stated.join(", "))
-        }
-    };
-    let windows: Vec<usize> = attention.windows.iter().flatten().copied().collect();
-    let window = match windows.first() {
-        Some(window) => {
-            format!(", window {window} in {} of {} layers", windows.len(), sizes.layers)
-        }
-        None => String::new(),
-    };
-    let (gated, activation) = match arch.feed_forward.kind {
-        FeedForward::Gated(activation) => ("gated ", activation),
-        FeedForward::Plain(activation) => ("", activation),
-    };
-    let positions = match &arch.positions {
-        Positions::Rotary(rotary) => format!(
-            "rotary, {} of {} elements, {:?} pairs, θ {}, scaling {:?}",
-            rotary.rotary_dim, attention.head_dim, rotary.pairs, rotary.theta, rotary.scaling
-        ),
-        Positions::Alibi { max_bias } => format!("ALiBi, maximal bias {max_bias}"),
-        Positions::Learned => "learned".to_owned(),
-    };
-    vec![
-        ("family", arch.model_type.to_owned()),
-        (
-            "sizes",
-            format!(
-                "L {} layers, C {} hidden, F {} feed-forward, V {} vocabulary, {} positions",
-                sizes.layers,
-                sizes.hidden,
-                sizes.feed_forward,
-                sizes.vocabulary,
-                sizes.max_positions
-            ),
-        ),
-        (
-            "attention",
-            format!(
-                "H {} heads, G {} key/value heads, D {}{}{window}, {}",
-                attention.heads,
-                attention.kv_heads,
-                attention.head_dim,
-                if attention.head_norm { ", normalised heads" } else { "" },
-                biases(&[("q, k, v", attention.qkv_bias), ("out", attention.out_bias)])
-            ),
-        ),
-        ("positions", positions),
-        (
-            "feed-forward",
-            format!("{gated}{activation:?}, {}", biases(&[("all", arch.feed_forward.bias)])),
-        ),
-        (
-            "norm",
-            format!(
-                "{:?}, ε {:e}, {}",
-                arch.norm.kind,
-                arch.norm.eps,
-                biases(&[("β", arch.norm.bias)])
-            ),
-        ),
-        ("residual", format!("{:?}", arch.residual)),
-        (
-            "head",
-            format!(
-                "{}{}, {}",
-                if arch.head.tied { "the embedding table" } else { "a matrix of its own" },
-                if arch.head.normalised { ", rows normalised" } else { "" },
-                biases(&[("head", arch.head.bias)])
-            ),
-        ),
-    ]
 }
 
 /// The scheme that each stored weight gets.
@@ -198,7 +112,7 @@ fn tensor_table(model: &OpenModel, schemes: &HashMap<String, String>) -> Table {
     for tensor in in_layer_order(model) {
         let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
         table.row([
-            tensor.name.to_owned(),
+            printable(tensor.name).to_string(),
             shape.join(" × "),
             tensor.encoding.to_string(),
             format!("{:.3}", tensor.bytes().len() as f64 / f64::from(1 << 20)),
@@ -220,6 +134,7 @@ fn in_layer_order(model: &OpenModel) -> Vec<TensorView<'_>> {
 
 fn as_json(
     args: &InspectArgs,
+    format: Format,
     model: &OpenModel,
     plan: &MemoryPlan,
     schemes: &HashMap<String, String>,
@@ -237,66 +152,16 @@ fn as_json(
     let mut memory = json!(plan);
     memory["total_bytes"] = plan.total().into();
     json!({
-        "model": args.model,
+        "model": model.name,
         "path": checkpoint.path().display().to_string(),
         "format": checkpoint.format().to_string(),
         "parameters": checkpoint.parameters(),
         "stored_bytes": checkpoint.total_bytes(),
-        "architecture": architecture_json(&model.arch),
-        "dtype": args.dtype.to_string(),
+        "architecture": architecture::as_json(&model.arch),
+        "dtype": format.to_string(),
         "context": plan.max_context,
         "batch": args.batch,
         "memory": memory,
         "tensors": in_layer_order(model).into_iter().map(tensor).collect::<Vec<_>>(),
-    })
-}
-
-fn architecture_json(arch: &ArchSpec) -> Value {
-    let (sizes, attention) = (&arch.sizes, &arch.attention);
-    let positions = match &arch.positions {
-        Positions::Rotary(rotary) => json!({
-            "kind": "rotary",
-            "rotary_dim": rotary.rotary_dim,
-            "pairs": format!("{:?}", rotary.pairs),
-            "theta": rotary.theta,
-            "scaling": format!("{:?}", rotary.scaling),
-        }),
-        Positions::Alibi { max_bias } => json!({ "kind": "alibi", "max_bias": max_bias }),
-        Positions::Learned => json!({ "kind": "learned" }),
-    };
-    json!({
-        "model_type": arch.model_type,
-        "layers": sizes.layers,
-        "hidden_size": sizes.hidden,
-        "feed_forward_size": sizes.feed_forward,
-        "vocab_size": sizes.vocabulary,
-        "max_positions": sizes.max_positions,
-        "norm": {
-            "kind": format!("{:?}", arch.norm.kind),
-            "eps": arch.norm.eps,
-            "bias": arch.norm.bias,
-        },
-        "positions": positions,
-        "attention": {
-            "heads": attention.heads,
-            "kv_heads": attention.kv_heads,
-            "head_dim": attention.head_dim,
-            "qkv_bias": attention.qkv_bias,
-            "out_bias": attention.out_bias,
-            "head_norm": attention.head_norm,
-            "windows": attention.windows,
-            "scale": attention.scale,
-            "clip": attention.clip,
-        },
-        "feed_forward": {
-            "kind": format!("{:?}", arch.feed_forward.kind),
-            "bias": arch.feed_forward.bias,
-        },
-        "residual": format!("{:?}", arch.residual),
-        "head": {
-            "tied": arch.head.tied,
-            "normalised": arch.head.normalised,
-            "bias": arch.head.bias,
-        },
     })
 }

@@ -3,19 +3,23 @@
 //! Thin on purpose: each command is a file that turns arguments into calls of the library crates and
 //! results into text or JSON. Results go to standard output, everything else to standard error.
 
+mod architecture;
 mod bench;
 mod chat;
 mod demo;
 mod device;
 mod eval;
 mod format;
+mod input;
 mod inspect;
 mod interrupt;
+mod memory;
 mod model_arg;
 mod output;
 #[cfg(test)]
 mod reference;
 mod run;
+mod scoring;
 
 use std::process::ExitCode;
 

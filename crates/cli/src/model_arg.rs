@@ -7,7 +7,7 @@ use anyhow::bail;
 use bantam_backend::Backend;
 use bantam_checkpoint::Checkpoint;
 use bantam_checkpoint::fetch::{self, FetchEvent};
-use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan};
+use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan, ModelError};
 use bantam_text::Tokenizer;
 use clap::Args;
 use indicatif::ProgressBar;
@@ -44,8 +44,8 @@ impl FromStr for ModelArg {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.rsplit_once('@') {
-            // A path may hold an @ too.
-            Some((name, format)) if !Path::new(text).exists() => {
+            // A path may hold an @ too, but no format holds a separator.
+            Some((name, format)) if !format.contains('/') && !Path::new(text).exists() => {
                 Ok(Self { name: name.to_owned(), format: Some(format.parse()?) })
             }
             _ => Ok(Self { name: text.to_owned(), format: None }),
@@ -53,12 +53,34 @@ impl FromStr for ModelArg {
     }
 }
 
+impl ModelArg {
+    /// Its format, or that of `--dtype` where it states none.
+    pub(crate) fn format_or(&self, default: Format) -> Format {
+        self.format.unwrap_or(default)
+    }
+}
+
+/// Most sequences side by side that are believed.
+const MAX_BATCH: usize = 1 << 20;
+
 /// Reads a number of which 0 makes no sense.
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("expected 1 or more".to_owned()),
+        Ok(0) | Err(_) => Err("expected 1 or more, a whole number".to_owned()),
         Ok(number) => Ok(number),
-        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads a number of which 0 makes sense.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected 0 or more, a whole number".to_owned())
+}
+
+/// Reads a number of sequences side by side.
+pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=MAX_BATCH) => Ok(number),
+        _ => Err(format!("expected 1 to {MAX_BATCH}")),
     }
 }
 
@@ -100,7 +122,9 @@ impl OpenModel {
         device: &Device,
         options: &LoadOptions,
     ) -> anyhow::Result<MemoryPlan> {
-        Ok(MemoryPlan::new(&self.arch, options, device.block_tokens())?)
+        let plan = MemoryPlan::new(&self.arch, options, device.block_tokens())?;
+        self.arch.check_tensors(&self.checkpoint)?;
+        Ok(plan)
     }
 
     /// Loads the weights, with a progress bar.
@@ -111,12 +135,28 @@ impl OpenModel {
     ) -> anyhow::Result<Decoder<Device>> {
         let bar =
             output::progress_bar(self.checkpoint.total_bytes(), &format!("loading {}", self.name));
-        let decoder = Decoder::load(device.clone(), &self.checkpoint, options, &|progress| {
+        let options = LoadOptions { load_threads: Some(device.threads()), ..options.clone() };
+        let decoder = Decoder::load(device.clone(), &self.checkpoint, &options, &|progress| {
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.done_bytes);
         });
         bar.finish_and_clear();
         Ok(decoder?)
+    }
+}
+
+/// The error of a plan that is too large for this machine in the options of a command: `names` are
+/// what the model crate calls them, and what they are here.
+pub(crate) fn in_own_options(error: anyhow::Error, names: &[(&str, &str)]) -> anyhow::Error {
+    match error.downcast::<ModelError>() {
+        Ok(ModelError::OverBudget { what, needed, budget, left, mut way_out }) => {
+            for (name, own) in names {
+                way_out = way_out.replace(name, own);
+            }
+            ModelError::OverBudget { what, needed, budget, left, way_out }.into()
+        }
+        Ok(other) => other.into(),
+        Err(error) => error,
     }
 }
 
@@ -133,7 +173,7 @@ fn resolve(name: &str) -> anyhow::Result<PathBuf> {
             bar.set_position(done);
         }
         // Also for a log: a download is worth a line wherever standard error goes.
-        event => bar.suspend(|| eprintln!("{event}")),
+        event => bar.suspend(|| eprintln!("{}", output::one_line(&event.to_string()))),
     });
     bar.finish_and_clear();
     Ok(path?)
@@ -149,7 +189,22 @@ mod tests {
         assert_eq!(arg, ModelArg { name: "org/model".into(), format: "int8".parse().ok() });
         let plain: ModelArg = "smollm2".parse().unwrap();
         assert_eq!(plain.format, None);
-        let wrong = "smollm2@fp3".parse::<ModelArg>().unwrap_err().to_string();
+        let path = "no@such/model".parse::<ModelArg>().unwrap();
+        assert_eq!((path.name.as_str(), path.format), ("no@such/model", None));
+        let wrong = "smollm2@fp3".parse::<ModelArg>().unwrap_err();
         assert!(wrong.contains("fp3") && wrong.contains("int8"), "{wrong}");
+    }
+
+    #[test]
+    fn a_plan_that_is_too_large_names_options_of_the_command() {
+        let error = ModelError::OverBudget {
+            what: "the KV cache needs",
+            needed: "2 GiB".into(),
+            budget: "1 GiB".into(),
+            left: "1 GiB".into(),
+            way_out: "use --context 64 or --dtype int4".into(),
+        };
+        let message = in_own_options(error.into(), &[("--context", "--window")]).to_string();
+        assert!(message.ends_with("use --window 64 or --dtype int4"), "{message}");
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use bantam_checkpoint::printable;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -14,9 +15,10 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(io_error)
 }
 
-/// A message with its line breaks as spaces: errors are one line, whatever a file name holds.
+/// A message with its line breaks as spaces and other control characters escaped: errors are one
+/// line, whatever a file name holds.
 pub(crate) fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(message.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }
 
 /// Writes text to standard output at once. Unlike `print!` this reports a reader that has gone away
@@ -59,5 +61,15 @@ pub(crate) fn significant(value: f64) -> String {
         x if x >= 1.0 => format!("{value:.3}"),
         x if x >= 1e-4 => format!("{value:.5}"),
         _ => format!("{value:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_never_reach_the_terminal() {
+        assert_eq!(one_line("a\n b \x1b]0;t\u{9c}"), "a b \\u{1b}]0;t\\u{9c}");
     }
 }

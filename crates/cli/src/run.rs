@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use bantam_engine::{EngineError, GenerateRequest, Generation, SamplingParams, Timings, generate};
-use bantam_model::{Decoder, LoadOptions};
+use bantam_model::Decoder;
 use bantam_text::{EncodeOptions, Message, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use crate::chat;
 use crate::device::Device;
 use crate::format::Format;
+use crate::input::read_text;
 use crate::interrupt;
-use crate::model_arg::{DeviceArgs, OpenModel, positive};
+use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, count, in_own_options, positive};
 use crate::output;
 
 /// Answer a prompt, or chat
@@ -25,8 +26,9 @@ use crate::output;
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct RunArgs {
-    /// Alias, Hugging Face folder, .gguf file or hub name
-    model: String,
+    /// Alias, Hugging Face folder, .gguf file or hub name, with an optional @FORMAT
+    #[arg(value_name = "MODEL[@FORMAT]")]
+    model: ModelArg,
 
     /// The prompt
     #[arg(long, value_name = "TEXT")]
@@ -37,31 +39,31 @@ pub(crate) struct RunArgs {
     raw: bool,
 
     /// Tokens to generate at most
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
     max_tokens: usize,
 
     /// 0 always takes the most probable token; higher is more varied
     /// [default: the model's generation_config.json, else 0.7]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
 
     /// Keep the fewest tokens that reach this probability together
     /// [default: the model's, else 1 = all]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
 
     /// Keep the N most probable tokens [default: the model's, else 0 = all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count)]
     top_k: Option<usize>,
 
     /// Keep tokens at least this probable, relative to the most probable
     /// [default: the model's, else 0 = all]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
 
     /// Makes tokens that occurred less probable; above 1
     /// [default: the model's, else 1 = off]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
 
     /// Same seed, same answer [default: a new one each time, shown by --json]
@@ -72,7 +74,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Number format: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or +fp8 for the
+    /// Number format, unless MODEL states one: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or +fp8 for the
     /// key/value cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Format,
@@ -100,8 +102,6 @@ Examples:
 
 /// A chat's cache unless stated: models announce contexts that few chats fill and little memory holds.
 const CHAT_CONTEXT: usize = 8192;
-/// Tokens of a prefill step: enough to keep every core in dense arithmetic.
-const MAX_BATCH_TOKENS: usize = 512;
 
 /// A model ready to answer.
 pub(crate) struct Session {
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let prompt = match &args.prompt {
         Some(prompt) => Some(prompt.clone()),
         None if io::stdin().is_terminal() => None,
-        None => Some(io::read_to_string(io::stdin().lock())?),
+        None => Some(read_text(io::stdin().lock(), "standard input")?),
     };
     if prompt.is_none() && (args.json || args.raw) {
         bail!("--json and --raw need a prompt; give --prompt TEXT or pipe it in");
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         bail!("the prompt is empty; give --prompt TEXT with some text, or pipe it in");
     }
     interrupt::install()?;
-    let model = OpenModel::open(&args.model)?;
+    let model = OpenModel::open(&args.model.name)?;
     let tokenizer = model.tokenizer()?;
     let sampling = args.sampling(model.checkpoint.generation_config());
     sampling.validate()?;
@@ -155,14 +155,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if let Some(tokens) = prompt_ids.as_ref().map(Vec::len).filter(|&tokens| tokens >= context) {
         return Err(EngineError::PromptTooLong { tokens, context }.into());
     }
-    let options = LoadOptions {
-        max_context: Some(context),
-        max_batch_tokens: MAX_BATCH_TOKENS,
-        max_logit_rows: 1,
-        ..args.dtype.load_options()
-    };
+    let options = args.model.format_or(args.dtype).load_options(Some(context), 1);
+    let device = args.device.open()?;
+    model
+        .plan(&device, &options)
+        .map_err(|error| in_own_options(error, &[("--batch 1 and ", "")]))?;
     let start = Instant::now();
-    let decoder = model.load(&args.device.open()?, &options)?;
+    let decoder = model.load(&device, &options)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let mut session = Session { model, tokenizer, decoder, request };
     match prompt_ids {
@@ -270,8 +269,8 @@ fn answer_as_json(
     let generation = session.answer(prompt, &mut |_| Ok(()))?;
     let timings = &generation.timings;
     output::print_json(&json!({
-        "model": args.model,
-        "dtype": args.dtype.to_string(),
+        "model": args.model.name,
+        "dtype": args.model.format_or(args.dtype).to_string(),
         "seed": session.request.sampling.seed,
         "prompt_tokens": prompt.len(),
         "tokens": generation.tokens,

@@ -64,7 +64,14 @@ fn what_cannot_be_scored_is_refused() {
         |arguments: &[&str]| run(&[&["eval", "smollm2"], arguments].concat()).refusal().to_owned();
     assert!(refusal(&["--window", "9000"]).contains("use --window 8192"));
     assert!(refusal(&["--window", "64", "--stride", "65"]).contains("1 to 64"));
-    assert!(refusal(&["--limit", "1"]).contains("at least 2"));
+    for limit in ["0", "1"] {
+        assert!(refusal(&["--limit", limit]).contains("at least 2"));
+    }
+    let empty = folder("empty-text").join("text.txt");
+    std::fs::write(&empty, "").unwrap();
+    assert!(refusal(&["--text", empty.to_str().unwrap()]).contains("the text has 0 tokens"));
+    #[cfg(unix)]
+    assert!(refusal(&["--text", "/dev/zero"]).contains("--text /dev/zero: longer than"));
     assert!(refusal(&["--text", "no-such.txt"]).contains("no-such.txt"));
     let latin = folder("latin").join("text.txt");
     std::fs::write(&latin, b"caf\xe9").unwrap();
@@ -103,6 +110,27 @@ fn speed_is_reported_as_a_share_of_the_limit() {
     let nothing = run(&["bench", "model", "smollm2", "--decode-tokens", "0"]);
     assert_eq!(nothing.code, Some(2));
     assert!(nothing.stderr.contains("expected 1 or more"), "{}", nothing.stderr);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_in_the_options_of_the_command() {
+    let bench = |arguments: &[&str]| run(&[&["bench", "model", "smollm2"], arguments].concat());
+    let long = bench(&["--prompt-tokens", "9000"]);
+    let message = long.refusal();
+    assert!(message.contains("--prompt-tokens 9000") && message.contains("8192"), "{message}");
+    let batch = bench(&["--batch", "2000000"]);
+    assert_eq!(batch.code, Some(2));
+    assert!(batch.stderr.contains("--batch") && batch.stderr.contains("1 to"), "{}", batch.stderr);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn more_memory_than_there_is_is_refused_with_the_batch_that_fits() {
+    let arguments = ["bench", "model", "smollm2", "--dtype", "int4", "--repetitions", "1"];
+    let finished = run(&[&arguments[..], &["--batch", "1000000"]].concat());
+    let message = finished.refusal();
+    assert!(message.contains("of memory") && message.contains("use --"), "{message}");
+    assert!(message.contains("--batch") && !message.contains("--context"), "{message}");
 }
 
 #[test]

@@ -109,6 +109,32 @@ fn damaged_files_are_named_in_one_line() {
 }
 
 #[test]
+fn what_loading_would_refuse_is_not_inspected() {
+    // A tensor of another name, written over in the header: one is missing and one too many.
+    let renamed = damaged("renamed", "model.safetensors", |mut bytes| {
+        let old = b"model.norm.weight";
+        let at = bytes.windows(old.len()).position(|part| part == old).unwrap();
+        bytes[at..at + old.len()].copy_from_slice(b"model.norm.tweigh");
+        bytes
+    });
+    let message = run(&["inspect", &renamed]);
+    assert!(message.refusal().contains("no tensor `model.norm.weight`"), "{}", message.stderr);
+}
+
+#[test]
+fn control_characters_of_files_are_escaped() {
+    let evil = damaged("evil", "model.safetensors", |mut bytes| {
+        let old = b"model.norm.weight";
+        let at = bytes.windows(old.len()).position(|part| part == old).unwrap();
+        // Escaped in JSON, as a writer would have to.
+        bytes[at..at + old.len()].copy_from_slice(b"m\\u001b[31m.weigh");
+        bytes
+    });
+    let finished = run(&["inspect", &evil]);
+    assert!(finished.refusal().contains("m\\u{1b}[31m"), "{}", finished.stderr);
+}
+
+#[test]
 fn names_with_line_breaks_do_not_break_the_line() {
     let strange = folder("strange\nname");
     assert!(Path::new(&strange).exists());

@@ -65,6 +65,22 @@ fn a_seed_decides_the_answer_and_is_shown() {
 }
 
 #[test]
+fn a_format_may_follow_the_model() {
+    let arguments = ["--prompt", "Hi", "--max-tokens", "1", "--json"];
+    let answer = run(&[&["run", "smollm2@int8"][..], &arguments].concat()).json();
+    assert_eq!((&answer["model"], &answer["dtype"]), (&"smollm2".into(), &"int8".into()));
+}
+
+#[test]
+#[cfg(unix)]
+fn input_without_an_end_is_refused() {
+    let zeros = std::fs::File::open("/dev/zero").unwrap();
+    let child = bantam(&["run", "smollm2"]).stdin(zeros).spawn().unwrap();
+    let finished = common::Finished::from(child.wait_with_output().unwrap());
+    assert!(finished.refusal().starts_with("standard input: longer"), "{}", finished.stderr);
+}
+
+#[test]
 fn stop_strings_end_the_answer_before_them() {
     let finished = run(&[&CAPITAL[..], &["--stop", "answer"]].concat());
     let answer = finished.json();
@@ -101,9 +117,18 @@ fn parameters_out_of_range_are_refused_by_name() {
     for (flag, value) in
         [("--temperature", "-1"), ("--top-p", "0"), ("--min-p", "2"), ("--repetition-penalty", "0")]
     {
-        let finished = run(&["run", "smollm2", "--prompt", "Hi", &format!("{flag}={value}")]);
+        let finished = run(&["run", "smollm2", "--prompt", "Hi", flag, value]);
         let name = flag.trim_start_matches('-').replace('-', "_");
         assert!(finished.refusal().starts_with(&name), "{}", finished.stderr);
+    }
+    for (flag, value) in [("--top-k", "-1"), ("--max-tokens", "0")] {
+        let usage = run(&["run", "smollm2", "--prompt", "Hi", flag, value]);
+        assert_eq!(usage.code, Some(2));
+        assert!(
+            usage.stderr.contains(flag) && usage.stderr.contains("or more"),
+            "{}",
+            usage.stderr
+        );
     }
     let usage = run(&["run", "smollm2", "--prompt", "Hi", "--dtype", "int3"]);
     assert_eq!(usage.code, Some(2));

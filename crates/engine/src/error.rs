@@ -13,10 +13,10 @@ pub enum EngineError {
     EmptyPrompt,
     /// The prompt leaves no room for an answer.
     #[error(
-        "the prompt has {tokens} tokens, but a context of {context} leaves room for {}; shorten \
-         it by {} tokens or more",
+        "the prompt has {}, but a context of {context} leaves room for {}; shorten it by {} or more",
+        count(*tokens),
         context.saturating_sub(1),
-        tokens + 1 - context
+        count(tokens + 1 - context)
     )]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -116,4 +116,8 @@ pub enum EngineError {
     /// The step was not a batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
+}
+
+fn count(tokens: usize) -> String {
+    format!("{tokens} token{}", if tokens == 1 { "" } else { "s" })
 }

@@ -78,11 +78,11 @@ fn check(options: &BenchOptions, limits: &Limits) -> Result<usize, EvalError> {
     if let Some((what, _)) = positive.iter().find(|(_, n)| *n == 0) {
         return Err(EvalError::NothingToMeasure { what });
     }
-    let tokens = prompt_tokens + decode_tokens;
+    let tokens = prompt_tokens.saturating_add(decode_tokens);
     let blocks_each = tokens.div_ceil(limits.block_tokens);
-    let (needed, available) = (batch * blocks_each, limits.num_blocks);
-    if needed > available {
-        return Err(EvalError::CacheTooSmall { batch, tokens, needed, available });
+    let fitting = limits.num_blocks / blocks_each;
+    if batch > fitting {
+        return Err(EvalError::CacheTooSmall { batch, tokens, fitting });
     }
     let available = limits.max_sequences.min(limits.max_batch_tokens).min(limits.max_logit_rows);
     if batch > available {

@@ -31,7 +31,10 @@ pub enum EvalError {
         context: usize,
     },
     /// A text without anything to predict.
-    #[error("the text has {tokens} tokens, at least 2 are needed to score one")]
+    #[error(
+        "the text has {tokens} token{}, but at least 2 are needed to score one; use a longer text",
+        if *tokens == 1 { "" } else { "s" }
+    )]
     TextTooShort {
         /// Its tokens.
         tokens: usize,
@@ -69,19 +72,16 @@ pub enum EvalError {
     },
     /// A benchmark that does not fit the cache.
     #[error(
-        "{batch} sequences of {tokens} tokens need {needed} cache blocks, but there are \
-         {available}; at most {} such sequences fit",
-        available * batch / needed
+        "the cache is too small for {batch} sequences of {tokens} tokens each; at most {fitting} of \
+         that length fit"
     )]
     CacheTooSmall {
         /// Sequences.
         batch: usize,
         /// Tokens of each.
         tokens: usize,
-        /// Blocks needed.
-        needed: usize,
-        /// Blocks there are.
-        available: usize,
+        /// Sequences of that length that fit.
+        fitting: usize,
     },
     /// More sequences than a step takes.
     #[error("a step takes {available} sequences, not {batch}; use a batch of at most {available}")]

@@ -1,6 +1,5 @@
 //! Runs models over a text, side by side, and scores every token.
 
-use std::num::NonZero;
 use std::ops::Range;
 use std::thread;
 
@@ -33,6 +32,7 @@ pub enum Baseline {
 ///
 /// All models see a chunk of a window before any sees the next, so that the baseline is run once and
 /// no logits are kept: memory is bounded by the rows of one chunk, `[R, V]` for two models.
+/// Logits are compared by `threads` threads, which do not change the result.
 /// `progress` is called with the number of tokens done after each chunk, of
 /// [`tokens_to_run`] in all.
 ///
@@ -44,6 +44,7 @@ pub fn evaluate(
     baseline: Baseline,
     ids: &[u32],
     convention: &Convention,
+    threads: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Score>, EvalError> {
     let rows_at_once = check(models, ids, convention)?;
@@ -61,13 +62,8 @@ pub fn evaluate(
                     Baseline::First if i > 0 => Some(baseline_logits.as_slice()),
                     _ => None,
                 };
-                score_rows(
-                    &logits,
-                    against,
-                    &ids[chunk.scored.clone()],
-                    chunk.scored.start,
-                    score,
-                )?;
+                let targets = &ids[chunk.scored.clone()];
+                score_rows(&logits, against, targets, chunk.scored.start, threads, score)?;
                 if i == 0 && baseline == Baseline::First {
                     let itself = score.divergence.get_or_insert_default();
                     itself.compare_with_itself(chunk.scored.len());
@@ -156,6 +152,7 @@ fn score_rows(
     baseline: Option<&[f32]>,
     targets: &[u32],
     first_position: usize,
+    threads: usize,
     score: &mut Score,
 ) -> Result<(), EvalError> {
     let vocab_size = logits.len() / targets.len();
@@ -172,7 +169,7 @@ fn score_rows(
         Some((softmax.nll(targets[i] as usize), divergence))
     };
     // Added up in the order of the text, so the result does not depend on the number of threads.
-    for (i, token) in in_parallel(targets.len(), &score_token).into_iter().enumerate() {
+    for (i, token) in in_parallel(targets.len(), threads, &score_token).into_iter().enumerate() {
         let position = first_position + i - 1;
         let (nll, divergence) = token.ok_or(EvalError::NotFinite { position })?;
         score.perplexity.add(nll);
@@ -183,10 +180,9 @@ fn score_rows(
     Ok(())
 }
 
-/// `[f(0), …, f(n - 1)]`, computed on all cores.
-fn in_parallel<T: Send>(n: usize, f: &(impl Fn(usize) -> T + Sync)) -> Vec<T> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = n.div_ceil(threads).max(1);
+/// `[f(0), …, f(n - 1)]`, computed by so many threads, at least one.
+fn in_parallel<T: Send>(n: usize, threads: usize, f: &(impl Fn(usize) -> T + Sync)) -> Vec<T> {
+    let share = n.div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {
         let parts: Vec<_> = (0..n)
             .step_by(share)

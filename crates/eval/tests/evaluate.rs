@@ -85,7 +85,7 @@ fn score(
     convention: &Convention,
 ) -> Result<Vec<Score>, EvalError> {
     let baseline = if models.len() > 1 { Baseline::First } else { Baseline::None };
-    evaluate(models, baseline, ids, convention, &mut |_| {})
+    evaluate(models, baseline, ids, convention, 2, &mut |_| {})
 }
 
 proptest! {
@@ -100,7 +100,7 @@ proptest! {
         let mut model = Trigram::new(1.0, rows);
         let mut done = Vec::new();
         let scores =
-            evaluate(&mut [&mut model], Baseline::None, &ids, &convention, &mut |n| done.push(n));
+            evaluate(&mut [&mut model], Baseline::None, &ids, &convention, 1, &mut |n| done.push(n));
         let perplexity = scores.unwrap()[0].perplexity;
 
         let windows = convention.windows(ids.len());
@@ -173,6 +173,13 @@ fn the_benchmark_runs_every_token_once_per_repetition() {
     let too_large = BenchOptions { batch: 5, ..options };
     let error = bench(&mut model, &too_large, &mut || {}).unwrap_err().to_string();
     assert!(error.contains("at most 4"), "{error}");
+    for huge in [
+        BenchOptions { prompt_tokens: usize::MAX, ..options },
+        BenchOptions { batch: usize::MAX, ..options },
+    ] {
+        let error = bench(&mut model, &huge, &mut || {}).unwrap_err().to_string();
+        assert!(error.contains("cache is too small"), "{error}");
+    }
     let nothing = BenchOptions { decode_tokens: 0, ..options };
     assert!(bench(&mut model, &nothing, &mut || {}).is_err());
 }

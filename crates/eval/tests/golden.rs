@@ -44,7 +44,7 @@ fn perplexity_is_that_of_transformers() {
         }
         let mut models: [&mut dyn Executor; 2] = [&mut full, &mut int8];
         let scores =
-            evaluate(&mut models, Baseline::First, &ids, &convention, &mut |_| {}).unwrap();
+            evaluate(&mut models, Baseline::First, &ids, &convention, 2, &mut |_| {}).unwrap();
         let [full, int8] = [scores[0].perplexity, scores[1].perplexity];
         assert_eq!(full.scored_tokens, size(case, "count"));
         let expected = case["ppl"].as_f64().unwrap();

@@ -1,0 +1,37 @@
+//! Reading texts that someone else wrote.
+
+use std::io::Read;
+
+use anyhow::bail;
+
+/// Bytes of the longest text that is read: far more than any model's context, and little memory.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// Reads a text to its end; `what` names it in errors. Sources without an end are refused.
+pub(crate) fn read_text(source: impl Read, what: &str) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    if let Err(error) = source.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes) {
+        bail!("{what}: {error}");
+    }
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        bail!("{what}: longer than {} MiB; cut it", MAX_TEXT_BYTES >> 20);
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(error) => bail!(
+            "{what}: not UTF-8 at byte {}; convert it first, with iconv for instance",
+            error.utf8_error().valid_up_to()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endless_sources_end() {
+        let error = read_text(std::io::repeat(b'a'), "zeros").unwrap_err().to_string();
+        assert!(error.starts_with("zeros: longer than 64 MiB"), "{error}");
+    }
+}
