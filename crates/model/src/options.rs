@@ -91,8 +91,8 @@ impl LoadOptions {
 }
 
 impl Precision {
-    /// INT4 with the largest group size that fits each layer, with offsets: at the same bits they
-    /// cost less accuracy than smaller groups without (docs/reference/accuracy.md).
+    /// INT4 with the largest group size that fits each layer, with offsets: they cost 3 % of the bytes
+    /// and lower the KL of the same groups (docs/reference/accuracy.md).
     pub const INT4: Self = Self::Int4 { group: None, symmetric: false };
 
     /// How linear layers read their input.
