@@ -174,3 +174,13 @@ fn divisors_of_gguf_files_do_what_the_llama3_rule_does() {
     files.config["rope_scaling"] = json!({"rope_type": "linear", "factor": 2.0});
     refused(&files, "rope_divisors_twice", "none beside the tensor rope_freqs.weight");
 }
+
+#[test]
+fn a_partly_rotated_head_is_refused() {
+    let mut config = read_json(&data("tiny/llama-gqa/config.json"));
+    config["partial_rotary_factor"] = json!(1.0);
+    ArchSpec::from_config(&config).unwrap();
+    config["partial_rotary_factor"] = json!(0.5);
+    let error = ArchSpec::from_config(&config).unwrap_err().to_string();
+    assert!(error.contains("partial_rotary_factor") && error.contains("0.5"), "{error}");
+}

@@ -157,6 +157,12 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
     };
     let max_positions = config.count_or(KEYS.max_positions, defaults.max_positions)?;
     let rope = rope::read(config, max_positions)?;
+    // The family rotates whole heads; running such a file anyway would be wrong in silence.
+    let rotated = config.number_or("partial_rotary_factor", 1.0)?;
+    if rotated != 1.0 {
+        let expected = "1, since this family rotates whole heads";
+        return Err(config.bad("partial_rotary_factor", &rotated.to_string(), expected));
+    }
     Ok(ArchSpec {
         model_type: variant.model_type,
         sizes: Sizes {
