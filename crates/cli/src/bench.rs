@@ -5,14 +5,14 @@ use bantam_backend::Backend;
 use bantam_checkpoint::printable;
 use bantam_cpu::ceilings;
 use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, Work, bench};
-use bantam_model::Decoder;
+use bantam_model::{Decoder, LoadOptions, OptionNames};
 use bantam_numerics::ActivationFormat;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::device::Device;
 use crate::format::Format;
-use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, in_own_options, positive};
+use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, positive};
 use crate::output;
 
 /// Measure speed, beside what this machine could do at best
@@ -158,13 +158,16 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
     let context = args.context(&model)?;
     let largest_batch = args.batch.iter().copied().max().unwrap_or(1);
     let formats = args.model.format.map_or_else(|| args.dtype.clone(), |format| vec![format]);
-    let load_options =
-        formats.iter().map(|&format| (format, format.load_options(Some(context), largest_batch)));
+    let sum = "--prompt-tokens plus --decode-tokens of";
+    let names = OptionNames { context: sum, ..OptionNames::default() };
+    let load_options = formats.iter().map(|&format| {
+        let options = format.load_options(Some(context), largest_batch);
+        (format, LoadOptions { names, ..options })
+    });
     let load_options: Vec<_> = load_options.collect();
     // Everything that can be refused is refused before anything is measured.
     for (_, options) in &load_options {
-        let sum = [("--context", "--prompt-tokens plus --decode-tokens of")];
-        model.plan(&device, options).map_err(|error| in_own_options(error, &sum))?;
+        model.plan(&device, options)?;
     }
     let before = ceilings(&device);
     let mut lines = Vec::new();

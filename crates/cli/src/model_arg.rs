@@ -7,7 +7,7 @@ use anyhow::bail;
 use bantam_backend::Backend;
 use bantam_checkpoint::Checkpoint;
 use bantam_checkpoint::fetch::{self, FetchEvent};
-use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan, ModelError};
+use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan};
 use bantam_text::Tokenizer;
 use clap::Args;
 use indicatif::ProgressBar;
@@ -145,21 +145,6 @@ impl OpenModel {
     }
 }
 
-/// The error of a plan that is too large for this machine in the options of a command: `names` are
-/// what the model crate calls them, and what they are here.
-pub(crate) fn in_own_options(error: anyhow::Error, names: &[(&str, &str)]) -> anyhow::Error {
-    match error.downcast::<ModelError>() {
-        Ok(ModelError::OverBudget { what, needed, budget, left, mut way_out }) => {
-            for (name, own) in names {
-                way_out = way_out.replace(name, own);
-            }
-            ModelError::OverBudget { what, needed, budget, left, way_out }.into()
-        }
-        Ok(other) => other.into(),
-        Err(error) => error,
-    }
-}
-
 /// The local path of a model, with a progress bar if it is fetched.
 fn resolve(name: &str) -> anyhow::Result<PathBuf> {
     let mut bar = ProgressBar::hidden();
@@ -193,18 +178,5 @@ mod tests {
         assert_eq!((path.name.as_str(), path.format), ("no@such/model", None));
         let wrong = "smollm2@fp3".parse::<ModelArg>().unwrap_err();
         assert!(wrong.contains("fp3") && wrong.contains("int8"), "{wrong}");
-    }
-
-    #[test]
-    fn a_plan_that_is_too_large_names_options_of_the_command() {
-        let error = ModelError::OverBudget {
-            what: "the KV cache needs",
-            needed: "2 GiB".into(),
-            budget: "1 GiB".into(),
-            left: "1 GiB".into(),
-            way_out: "use --context 64 or --dtype int4".into(),
-        };
-        let message = in_own_options(error.into(), &[("--context", "--window")]).to_string();
-        assert!(message.ends_with("use --window 64 or --dtype int4"), "{message}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use bantam_engine::{EngineError, GenerateRequest, Generation, SamplingParams, Timings, generate};
-use bantam_model::Decoder;
+use bantam_model::{Decoder, LoadOptions, OptionNames};
 use bantam_text::{EncodeOptions, Message, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::device::Device;
 use crate::format::Format;
 use crate::input::read_text;
 use crate::interrupt;
-use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, count, in_own_options, positive};
+use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, count, positive};
 use crate::output;
 
 /// Answer a prompt, or chat
@@ -156,10 +156,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         return Err(EngineError::PromptTooLong { tokens, context }.into());
     }
     let options = args.model.format_or(args.dtype).load_options(Some(context), 1);
+    let options = LoadOptions { names: OptionNames::CONTEXT, ..options };
     let device = args.device.open()?;
-    model
-        .plan(&device, &options)
-        .map_err(|error| in_own_options(error, &[("--batch 1 and ", "")]))?;
+    model.plan(&device, &options)?;
     let start = Instant::now();
     let decoder = model.load(&device, &options)?;
     let load_seconds = start.elapsed().as_secs_f64();

@@ -2,13 +2,13 @@
 
 use bantam_engine::Executor;
 use bantam_eval::{Baseline, Convention, EvalError, Score, evaluate, tokens_to_run};
-use bantam_model::{Decoder, LoadOptions};
+use bantam_model::{Decoder, LoadOptions, OptionNames};
 use bantam_text::{EncodeOptions, Tokenizer};
 
 use crate::device::Device;
 use crate::format::Format;
 use crate::memory;
-use crate::model_arg::{OpenModel, in_own_options};
+use crate::model_arg::OpenModel;
 use crate::output;
 
 /// Tokens of a step. Their logits are in memory at once, for two models.
@@ -65,11 +65,10 @@ impl<'a> SideBySide<'a> {
                 max_batch_tokens: rows,
                 max_logit_rows: rows,
                 memory_budget: left,
+                names: OptionNames { context: "--window", ..OptionNames::CONTEXT },
                 ..format.load_options(Some(context), 1)
             };
-            let plan = model
-                .plan(device, &options)
-                .map_err(|error| in_own_options(error, &[("--context", "--window")]))?;
+            let plan = model.plan(device, &options)?;
             left = left.map(|left| left.saturating_sub(plan.total()));
             planned.push((model, options));
         }

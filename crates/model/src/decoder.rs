@@ -127,7 +127,10 @@ impl<B: Backend> Decoder<B> {
         arch.validate()?;
         let plan = MemoryPlan::new(&arch, options, backend.block_tokens())?;
         arch.check_tensors(checkpoint)?;
-        let layout = options.kv_layout(&arch, backend.block_tokens())?;
+        let layout = KvLayout {
+            blocks: plan.num_blocks,
+            ..options.kv_layout(&arch, backend.block_tokens())?
+        };
         let loader = Loader {
             backend: &backend,
             checkpoint,

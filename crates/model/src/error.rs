@@ -61,7 +61,7 @@ pub enum ModelError {
     #[error("the {option} is {got}, expected {expected}")]
     BadOption {
         /// The option in words, with that of the command line if there is one.
-        option: &'static str,
+        option: String,
         /// The value given.
         got: String,
         /// What would do.

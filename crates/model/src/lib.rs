@@ -31,7 +31,7 @@ pub use error::ModelError;
 pub use families::supported_model_types;
 pub use load::LoadProgress;
 pub use names::{ConfigKeys, QkvNames, TensorNames};
-pub use options::LoadOptions;
+pub use options::{CacheSize, LoadOptions, OptionNames};
 pub use plan::{MemoryPlan, SchemeShare};
 pub use precision::{LinearRole, Precision, UnknownPrecision, stored_bytes};
 pub use rope::{RopeScaling, Yarn};

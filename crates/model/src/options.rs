@@ -23,8 +23,10 @@ pub struct LoadOptions {
     pub max_context: Option<usize>,
     /// T: most tokens of a step.
     pub max_batch_tokens: usize,
-    /// Most sequences of a step; the cache holds as many at full length.
+    /// Most sequences of a step.
     pub max_sequences: usize,
+    /// How many tokens the cache holds.
+    pub cache: CacheSize,
     /// Number format of the cache; none for f32 with [`Precision::F32`], else bf16.
     pub kv_format: Option<KvFormat>,
     /// Most rows of a step whose logits are wanted.
@@ -38,6 +40,46 @@ pub struct LoadOptions {
     /// shared machine than computing does. More than eight are not used: the memory bus is busy
     /// by then.
     pub load_threads: Option<usize>,
+    /// What refusals call the options above.
+    pub names: OptionNames,
+}
+
+/// How many tokens the key/value cache holds, over all sequences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheSize {
+    /// Every sequence at full length, side by side.
+    #[default]
+    FullLength,
+    /// What weights and workspace leave of the memory budget: one sequence at full length at least,
+    /// all of them at most.
+    Budget,
+}
+
+/// What a command calls the numbers that memory depends on, so that a refusal names options that
+/// exist; none where there is no such option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionNames {
+    /// [`LoadOptions::max_context`].
+    pub context: &'static str,
+    /// [`LoadOptions::max_sequences`].
+    pub sequences: Option<&'static str>,
+    /// [`LoadOptions::max_batch_tokens`].
+    pub step_tokens: Option<&'static str>,
+    /// [`LoadOptions::memory_budget`].
+    pub memory: Option<&'static str>,
+}
+
+impl OptionNames {
+    /// As most commands have it: `--context` is an option, and nothing else.
+    pub const CONTEXT: Self =
+        Self { context: "--context", sequences: None, step_tokens: None, memory: None };
+}
+
+impl Default for OptionNames {
+    /// `--context` and `--batch`.
+    fn default() -> Self {
+        Self { sequences: Some("--batch"), ..Self::CONTEXT }
+    }
 }
 
 impl Default for LoadOptions {
@@ -47,16 +89,16 @@ impl Default for LoadOptions {
             max_context: None,
             max_batch_tokens: 512,
             max_sequences: 1,
+            cache: CacheSize::default(),
             kv_format: None,
             max_logit_rows: 1,
             memory_budget: None,
             load_threads: None,
+            names: OptionNames::default(),
         }
     }
 }
 
-const CONTEXT: &str = "context (--context)";
-pub(crate) const SEQUENCES: &str = "number of sequences side by side (--batch)";
 /// Most tokens, sequences or rows of a step.
 const MAX_STEP: usize = 1 << 20;
 
@@ -69,25 +111,38 @@ impl LoadOptions {
 
     /// Checks the options against the model.
     pub(crate) fn validate(&self, arch: &ArchSpec) -> Result<(), ModelError> {
-        // Sequences come before tokens and rows, which commands derive from them.
-        let limits = [
-            (CONTEXT, self.context(arch), arch.sizes.max_positions),
-            (SEQUENCES, self.max_sequences, MAX_STEP),
-            ("number of tokens of a step", self.max_batch_tokens, MAX_STEP),
-            ("number of logit rows of a step", self.max_logit_rows, MAX_STEP),
-            ("number of loading threads", self.load_threads.unwrap_or(1), MAX_STEP),
-        ];
-        for (option, got, limit) in limits {
-            if got == 0 || got > limit {
-                let mut expected = format!("1 to {limit}");
-                if option == CONTEXT && got > 0 {
-                    expected += &format!(", the model's `{}`", arch.keys.max_positions);
-                }
-                return Err(ModelError::BadOption { option, got: got.to_string(), expected });
-            }
+        let refuse = |option: String, got: usize, expected: String| {
+            Err(ModelError::BadOption { option, got: got.to_string(), expected })
+        };
+        let (context, own) = (self.context(arch), arch.sizes.max_positions);
+        if context == 0 || context > own {
+            let of_model = format!("1 to {own}, the model's `{}`", arch.keys.max_positions);
+            let expected = if context == 0 { format!("1 to {own}") } else { of_model };
+            return refuse(format!("context ({})", self.names.context), context, expected);
         }
-        Ok(())
+        // Sequences come before tokens and rows, which commands derive from them.
+        let threads = self.load_threads.unwrap_or(1);
+        let limits = [
+            (self.sequences_option(), self.max_sequences),
+            (named("number of tokens of a step", self.names.step_tokens), self.max_batch_tokens),
+            ("number of logit rows of a step".to_owned(), self.max_logit_rows),
+            ("number of loading threads".to_owned(), threads),
+        ];
+        match limits.into_iter().find(|(_, got)| !(1..=MAX_STEP).contains(got)) {
+            Some((option, got)) => refuse(option, got, format!("1 to {MAX_STEP}")),
+            None => Ok(()),
+        }
     }
+
+    /// What refusals call the number of sequences.
+    pub(crate) fn sequences_option(&self) -> String {
+        named("number of sequences side by side", self.names.sequences)
+    }
+}
+
+/// What a number is, and the option that sets it.
+fn named(what: &str, option: Option<&str>) -> String {
+    option.map_or_else(|| what.to_owned(), |option| format!("{what} ({option})"))
 }
 
 impl Precision {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::arch::{ArchSpec, Positions};
 use crate::error::ModelError;
-use crate::options::{LoadOptions, SEQUENCES};
+use crate::options::{CacheSize, LoadOptions};
 use crate::precision::{Precision, stored_bytes};
 use crate::stored::StoredLinear;
 
@@ -26,7 +26,7 @@ pub struct MemoryPlan {
     pub rope_bytes: u64,
     /// Positions of a sequence, in tokens.
     pub max_context: usize,
-    /// B: blocks of the cache, enough for all sequences at full length.
+    /// B: blocks of the cache.
     pub num_blocks: usize,
     /// S: tokens that a block holds.
     pub block_tokens: usize,
@@ -71,7 +71,7 @@ impl MemoryPlan {
         options: &LoadOptions,
         block_tokens: usize,
     ) -> Result<Self, ModelError> {
-        let layout = options.kv_layout(arch, block_tokens)?;
+        let mut layout = options.kv_layout(arch, block_tokens)?;
         let max_context = options.context(arch);
         let schemes = schemes(arch, options.precision)?;
         let vectors: usize = arch
@@ -80,7 +80,7 @@ impl MemoryPlan {
             .filter(|tensor| tensor.shape.len() == 1)
             .map(|tensor| tensor.shape[0])
             .sum();
-        Ok(Self {
+        let mut plan = Self {
             weights_bytes: schemes.iter().map(|share| share.bytes).sum::<u64>()
                 + F32_BYTES * vectors as u64,
             kv_bytes: layout.bytes() as u64,
@@ -93,7 +93,15 @@ impl MemoryPlan {
             num_blocks: layout.blocks,
             block_tokens,
             schemes,
-        })
+        };
+        if let (CacheSize::Budget, Some(budget)) = (options.cache, options.memory_budget) {
+            let one_sequence = max_context.div_ceil(block_tokens);
+            let left = budget.saturating_sub(plan.total() - plan.kv_bytes);
+            let fitting = (left / layout.block_bytes() as u64) as usize;
+            layout.blocks = fitting.clamp(one_sequence, layout.blocks);
+            (plan.num_blocks, plan.kv_bytes) = (layout.blocks, layout.bytes() as u64);
+        }
+        Ok(plan)
     }
 
     /// Bytes of everything.
@@ -144,10 +152,15 @@ impl MemoryPlan {
         };
         let mut ways = Vec::new();
         for count in &COUNTS {
+            let Some(name) = (count.name)(options) else { continue };
             let fitting = largest_below((count.now)(options, arch), |value| {
                 fits(&(count.changed)(options.clone(), value))
             });
-            ways.extend(fitting.map(|value| (count.in_words)(value)));
+            ways.extend(fitting.map(|value| format!("{name} {value}")));
+        }
+        if let Some(name) = options.names.memory {
+            let least = Self::unchecked(arch, options, self.block_tokens);
+            ways.extend(least.ok().map(|plan| format!("{name} {}", in_whole_mib(plan.total()))));
         }
         let smaller = [Precision::Bf16, Precision::Int8, Precision::INT4];
         let with = |precision| LoadOptions { precision, ..options.clone() };
@@ -163,8 +176,11 @@ impl MemoryPlan {
                 fits(&LoadOptions { max_context: Some(value), ..alone.clone() })
             });
             if let Some(context) = context {
+                let alone = options.names.sequences.map(|name| format!("{name} 1 and "));
                 return format!(
-                    "use --dtype {precision} with --batch 1 and --context {context} together"
+                    "use --dtype {precision} with {}{} {context} together",
+                    alone.unwrap_or_default(),
+                    options.names.context,
                 );
             }
         }
@@ -175,33 +191,28 @@ impl MemoryPlan {
 
 /// A number that the memory grows with.
 struct Count {
+    /// The option that sets it.
+    name: fn(&LoadOptions) -> Option<&'static str>,
     now: fn(&LoadOptions, &ArchSpec) -> usize,
     /// The options with a smaller one.
     changed: fn(LoadOptions, usize) -> LoadOptions,
-    /// What the user has to change: an option where the command line has one.
-    in_words: fn(usize) -> String,
 }
 
-const COUNTS: [Count; 4] = [
+const COUNTS: [Count; 3] = [
     Count {
+        name: |options| Some(options.names.context),
         now: |options, arch| options.context(arch),
         changed: |options, value| LoadOptions { max_context: Some(value), ..options },
-        in_words: |value| format!("--context {value}"),
     },
     Count {
+        name: |options| options.names.sequences,
         now: |options, _| options.max_sequences,
         changed: fewer_sequences,
-        in_words: |value| format!("--batch {value}"),
     },
     Count {
+        name: |options| options.names.step_tokens,
         now: |options, _| options.max_batch_tokens,
         changed: |options, value| LoadOptions { max_batch_tokens: value, ..options },
-        in_words: |value| format!("steps of at most {}", in_words(value, "token")),
-    },
-    Count {
-        now: |options, _| options.max_logit_rows,
-        changed: |options, value| LoadOptions { max_logit_rows: value, ..options },
-        in_words: |value| format!("at most {} a step", in_words(value, "logit row")),
     },
 ];
 
@@ -320,6 +331,11 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
+/// Bytes rounded up to what `--memory` reads.
+fn in_whole_mib(bytes: u64) -> String {
+    format!("{}MiB", bytes.div_ceil(1 << 20))
+}
+
 /// Bytes in the largest binary unit that leaves a whole part.
 pub(crate) fn in_units(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -336,7 +352,7 @@ pub(crate) fn in_units(bytes: u64) -> String {
 }
 
 impl LoadOptions {
-    /// The cache of a model: `max_sequences` sequences of the longest context.
+    /// The cache of a model at its largest: `max_sequences` sequences of the longest context.
     pub(crate) fn kv_layout(
         &self,
         arch: &ArchSpec,
@@ -363,7 +379,7 @@ impl LoadOptions {
         if layout.blocks > u32::MAX as usize || !addressable {
             let most = (u32::MAX as usize).min(isize::MAX as usize / layout.block_bytes());
             return Err(ModelError::BadOption {
-                option: SEQUENCES,
+                option: self.sequences_option(),
                 got: self.max_sequences.to_string(),
                 expected: format!(
                     "at most {} of {} tokens",

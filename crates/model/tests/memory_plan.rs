@@ -6,7 +6,7 @@ mod common;
 
 use bantam_backend::reference::Reference;
 use bantam_backend::{Backend, KvFormat};
-use bantam_model::{LoadOptions, Precision};
+use bantam_model::{CacheSize, LoadOptions, OptionNames, Precision};
 use common::{data, load};
 
 #[test]
@@ -38,7 +38,8 @@ fn planned_bytes_are_held_bytes() {
 #[test]
 fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
     let path = data("tiny/llama-gqa");
-    let mut options = LoadOptions { max_sequences: 4, ..Default::default() };
+    let names = OptionNames { step_tokens: Some("--step-tokens"), ..Default::default() };
+    let mut options = LoadOptions { max_sequences: 4, names, ..Default::default() };
     let total = load(Reference, &path, &options).unwrap().plan().total();
     options.memory_budget = Some(total);
     assert!(load(Reference, &path, &options).is_ok());
@@ -57,7 +58,7 @@ fn a_budget_of_the_total_is_enough_and_one_byte_less_is_not() {
         ("--batch ", |options, value| {
             options.max_sequences = value;
         }),
-        ("steps of at most ", |options, value| {
+        ("--step-tokens ", |options, value| {
             options.max_batch_tokens = value;
         }),
     ];
@@ -126,6 +127,37 @@ fn options_that_fit_only_together_are_named_together() {
     let context = number_after(&message, "--context ");
     assert!(load(Reference, &path, &together(context)).is_ok(), "{message}");
     assert!(load(Reference, &path, &together(context + 1)).is_err(), "{message}");
+}
+
+#[test]
+fn a_cache_that_takes_what_is_left_holds_one_sequence_at_least_and_all_at_most() {
+    let path = data("tiny/llama-gqa");
+    let names = OptionNames { memory: Some("--memory"), ..Default::default() };
+    let options = |memory_budget| LoadOptions {
+        max_sequences: 8,
+        cache: CacheSize::Budget,
+        memory_budget: Some(memory_budget),
+        names,
+        ..Default::default()
+    };
+    let one = LoadOptions { max_sequences: 1, ..Default::default() };
+    let one = load(Reference, &path, &one).unwrap().plan().clone();
+    let all = load(Reference, &path, &options(u64::MAX)).unwrap().plan().clone();
+    assert_eq!(all.num_blocks, 8 * one.num_blocks);
+    let block_bytes = all.kv_bytes / all.num_blocks as u64;
+    for blocks in [one.num_blocks, one.num_blocks + 1, all.num_blocks - 1] {
+        let budget = one.total() + (blocks - one.num_blocks) as u64 * block_bytes;
+        for spare in [0, block_bytes - 1] {
+            let decoder = load(Reference, &path, &options(budget + spare)).unwrap();
+            assert_eq!((decoder.plan().num_blocks, decoder.num_blocks()), (blocks, blocks));
+            assert!(decoder.plan().total() <= budget + spare);
+        }
+    }
+    let message = load(Reference, &path, &options(one.total() - 1)).err().unwrap().to_string();
+    assert!(message.contains("the KV cache needs") && !message.contains("--batch"), "{message}");
+    let mebibytes = message.split("--memory ").nth(1).unwrap().split("MiB").next().unwrap();
+    let enough = mebibytes.parse::<u64>().unwrap() << 20;
+    assert!(load(Reference, &path, &options(enough)).is_ok(), "{message}");
 }
 
 #[test]

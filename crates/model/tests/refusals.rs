@@ -7,7 +7,7 @@ mod common;
 
 use bantam_backend::Batch;
 use bantam_backend::reference::Reference;
-use bantam_model::{ArchSpec, Decoder, LoadOptions, Precision};
+use bantam_model::{ArchSpec, Decoder, LoadOptions, OptionNames, Precision};
 use common::{Files, data, load};
 use serde_json::{Value, json};
 
@@ -284,8 +284,12 @@ fn options() {
             &["the weights need ", "48.8 KiB of the 48.8 KiB of memory", "--dtype int8"],
         ),
         (
-            LoadOptions { memory_budget: Some(100_000), ..base.clone() },
-            &["the workspace of a step needs", "steps of at most "],
+            LoadOptions {
+                memory_budget: Some(100_000),
+                names: OptionNames { step_tokens: Some("--step-tokens"), ..OptionNames::CONTEXT },
+                ..base.clone()
+            },
+            &["the workspace of a step needs", "use --step-tokens "],
         ),
         (
             LoadOptions { memory_budget: Some(10), ..base },
