@@ -27,6 +27,7 @@
 //! | `step` | schedule, run, commit; what happens when a step fails |
 //! | `sampling`, `sampler`, `logprobs` | the next token |
 //! | `events`, `handle` | how other threads talk to the engine |
+//! | `turns` | how engines share a device |
 //! | `metrics`, `histogram` | what is counted and measured |
 
 mod blocks;
@@ -48,6 +49,7 @@ mod sampling;
 mod scheduler;
 mod sequence;
 mod step;
+mod turns;
 
 pub use blocks::BlockUsage;
 pub use error::EngineError;
@@ -66,3 +68,4 @@ pub use request::Request;
 pub use sampler::{Sampler, SamplingContext};
 pub use sampling::{SamplingError, SamplingParams};
 pub use step::{Engine, EngineDead, EngineOptions, StepReport};
+pub use turns::{Turn, Turns};
