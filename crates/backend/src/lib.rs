@@ -12,7 +12,7 @@ mod error;
 mod ops;
 pub mod reference;
 
-pub use bantam_numerics::KvFormat;
+pub use bantam_numerics::{KvFormat, KvRanges};
 pub use batch::{Batch, BatchError, Span};
 pub use error::BackendError;
 pub use ops::{

@@ -2,7 +2,7 @@
 
 use crate::{BackendError, Batch};
 use bantam_numerics::reference::{Activation, RotaryPairs};
-use bantam_numerics::{ActivationFormat, KvFormat, PackedWeight};
+use bantam_numerics::{ActivationFormat, KvFormat, KvRanges, PackedWeight};
 
 /// Whether a linear layer replaces its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// ALiBi: key at distance d is penalised by `slope·d`; one slope a query head (Press et al. 2022).
     pub alibi_slopes: Option<Vec<f32>>,
+    /// Calibrated ranges for a cache with scales; none to find a scale for each token and head.
+    pub kv_ranges: Option<KvRanges>,
 }
 
 impl AttentionShape {

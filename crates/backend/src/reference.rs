@@ -1,8 +1,8 @@
 //! The obvious back end: `bantam_numerics::reference` behind the [`Backend`] trait.
 
 use crate::{
-    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, Norm, NormKind,
-    Rope, Store,
+    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, KvRanges, Norm,
+    NormKind, Rope, Store,
 };
 use bantam_numerics::reference::{
     attention, layer_norm, linear, rms_norm, rotate, round_activation,
@@ -70,11 +70,17 @@ impl PlainCache {
         (((layer * 2 + which) * blocks * block_tokens + slot) * kv_heads + head) * head_dim
     }
 
-    fn store(&mut self, layer: usize, which: usize, slot: usize, head: usize, values: &[f32]) {
+    fn store(
+        &mut self,
+        (layer, which, slot, head): (usize, usize, usize, usize),
+        values: &[f32],
+        ranges: Option<KvRanges>,
+    ) {
         let start = self.start(layer, which, slot, head);
         let cell = &mut self.values[start..start + values.len()];
         cell.copy_from_slice(values);
-        self.layout.format.round(cell);
+        let range = ranges.map(|ranges| if which == 0 { ranges.key } else { ranges.value });
+        self.layout.format.round(cell, range);
     }
 }
 
@@ -234,7 +240,7 @@ impl Backend for Reference {
                     if index >= heads {
                         let (which, head_index) =
                             ((index - heads) / kv_heads, (index - heads) % kv_heads);
-                        cache.store(layer, which, slot, head_index, head);
+                        cache.store((layer, which, slot, head_index), head, shape.kv_ranges);
                     }
                 }
             }

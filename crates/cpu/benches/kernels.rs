@@ -90,6 +90,7 @@ fn attention(bencher: Bencher<'_, '_>, past: usize, rows: usize, format: KvForma
         scale: 0.125,
         window: None,
         alibi_slopes: None,
+        kv_ranges: None,
     };
     let context = past + rows;
     let blocks = context.div_ceil(16);

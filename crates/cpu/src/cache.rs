@@ -10,7 +10,7 @@ use crate::attention::CHUNK;
 use crate::element::Cached;
 use crate::layout::{PanelFormat, QUAD};
 use crate::simd::LANES;
-use bantam_backend::{BackendError, KvFormat, KvLayout};
+use bantam_backend::{BackendError, KvFormat, KvLayout, KvRanges};
 
 /// Cached keys and values of one model.
 #[derive(Debug)]
@@ -107,6 +107,16 @@ impl CpuCache {
     }
 }
 
+/// Where the cache keeps a head of a token.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) layer: usize,
+    pub(crate) block: usize,
+    /// The token's number within its block.
+    pub(crate) place: usize,
+    pub(crate) head: usize,
+}
+
 /// Writes tokens into a cache from several threads.
 #[derive(Clone, Copy)]
 pub(crate) struct CacheWriter<'a> {
@@ -127,16 +137,15 @@ impl CacheWriter<'_> {
     #[inline(always)]
     pub(crate) unsafe fn put<C: Cached>(
         &self,
-        layer: usize,
-        block: usize,
-        place: usize,
-        head: usize,
+        Slot { layer, block, place, head }: Slot,
         key: &[f32],
         value: &[f32],
+        ranges: Option<KvRanges>,
     ) {
         let cache = self.cache;
         assert!(layer < cache.layout.layers && block < cache.layout.blocks);
-        let (key_scale, value_scale) = (C::FORMAT.scale(key), C::FORMAT.scale(value));
+        let key_scale = C::FORMAT.scale(key, ranges.map(|ranges| ranges.key));
+        let value_scale = C::FORMAT.scale(value, ranges.map(|ranges| ranges.value));
         let quad_len = cache.format.quad_bytes() / size_of::<C::Stored>();
         // SAFETY: all indices below stay inside the (layer, block, head) region by construction.
         unsafe {

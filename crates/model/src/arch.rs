@@ -1,6 +1,6 @@
 //! What kind of network a model is: data that the one [`Decoder`](crate::Decoder) executes.
 
-use bantam_backend::{AttentionShape, FeedForward, NormKind};
+use bantam_backend::{AttentionShape, FeedForward, KvFormat, NormKind};
 use bantam_numerics::reference::RotaryPairs;
 use serde_json::Value;
 
@@ -41,6 +41,8 @@ pub struct ArchSpec {
     pub residual: Residual,
     /// From hidden state to logits.
     pub head: HeadSpec,
+    /// What the checkpoint's cache was calibrated for; none if it was not.
+    pub kv_format: Option<KvFormat>,
     /// Where the weights are in a checkpoint.
     pub names: &'static TensorNames,
     /// What the configuration calls the sizes; used in messages.
@@ -302,6 +304,7 @@ impl ArchSpec {
             scale: scale.unwrap_or(1.0 / (head_dim as f32).sqrt()),
             window: windows[layer],
             alibi_slopes,
+            kv_ranges: None,
         }
     }
 }

@@ -142,13 +142,18 @@ impl<B: Backend> Decoder<B> {
             done_bytes: AtomicU64::new(0),
         };
         let weights = loader.weights()?;
+        let shapes = (0..arch.sizes.layers).map(|layer| {
+            let kv_ranges = arch.kv_ranges(checkpoint, layer)?;
+            Ok(AttentionShape { kv_ranges, ..arch.attention_shape(layer) })
+        });
+        let shapes = shapes.collect::<Result<_, ModelError>>()?;
         let rope = match &arch.positions {
             Positions::Rotary(rotary) => Some(rotary.table(plan.max_context)),
             Positions::Alibi { .. } | Positions::Learned => None,
         };
         Ok(Self {
             weights,
-            shapes: (0..arch.sizes.layers).map(|layer| arch.attention_shape(layer)).collect(),
+            shapes,
             rope,
             cache: backend.cache(&layout)?,
             workspace: Workspace::new(&backend, &arch, options),

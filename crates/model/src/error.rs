@@ -95,6 +95,21 @@ pub enum ModelError {
         /// Options that would fit.
         way_out: String,
     },
+    /// A scale of the key/value cache is of no use.
+    #[error(
+        "{}: `{}` is {got}, expected one positive number; without both scales of a layer they are \
+         found for each token",
+        printable(file),
+        printable(tensor)
+    )]
+    KvScale {
+        /// The checkpoint.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What it holds.
+        got: String,
+    },
     /// The checkpoint lacks a tensor of the network.
     #[error(
         "{}: no tensor `{tensor}`, expected {expected:?}; nearest: {}",

@@ -14,6 +14,7 @@ mod decoder;
 mod describe;
 mod error;
 mod families;
+mod kv_scales;
 mod load;
 mod names;
 mod options;

@@ -27,7 +27,8 @@ pub struct LoadOptions {
     pub max_sequences: usize,
     /// How many tokens the cache holds.
     pub cache: CacheSize,
-    /// Number format of the cache; none for f32 with [`Precision::F32`], else bf16.
+    /// Number format of the cache; none for what the checkpoint was calibrated for, if it was, else
+    /// f32 with [`Precision::F32`] and bf16 with others.
     pub kv_format: Option<KvFormat>,
     /// Most rows of a step whose logits are wanted.
     pub max_logit_rows: usize,

@@ -358,10 +358,8 @@ impl LoadOptions {
         arch: &ArchSpec,
         block_tokens: usize,
     ) -> Result<KvLayout, ModelError> {
-        let format = self.kv_format.unwrap_or(match self.precision {
-            Precision::F32 => KvFormat::F32,
-            _ => KvFormat::BF16,
-        });
+        let own = if self.precision == Precision::F32 { KvFormat::F32 } else { KvFormat::BF16 };
+        let format = self.kv_format.or(arch.kv_format).unwrap_or(own);
         let blocks_each = self.context(arch).div_ceil(block_tokens);
         let layout = KvLayout {
             layers: arch.sizes.layers,

@@ -263,6 +263,7 @@ impl ArchSpec {
             read.push(weight_of(self.names.head)); // compared with the embedding on loading
         }
         read.push(ROPE_DIVISORS.to_owned());
+        read.extend(self.kv_scale_names());
         read.sort_unstable();
         let unread: Vec<&str> = checkpoint
             .tensors()

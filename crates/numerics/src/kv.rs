@@ -1,7 +1,9 @@
 //! How keys and values are stored in a cache.
 //!
-//! The 8-bit formats have one scale for each vector, that is for each token and head, found when the
-//! token is appended: no calibration, and no outlier token can spoil another. Scales are f16.
+//! The 8-bit formats have one scale for each vector, that is for each token and head. It is found when
+//! the token is appended: no calibration, and no outlier token can spoil another. Where a checkpoint
+//! brings calibrated [`KvRanges`], all vectors of a layer have the scale that follows from them. Scales
+//! are f16.
 
 use crate::float8::{E4M3_MAX, e4m3_to_f32, f32_to_e4m3};
 use half::{bf16, f16};
@@ -62,14 +64,15 @@ impl KvFormat {
         }
     }
 
-    /// The scale of a vector, rounded up to f16 so that no element is clipped; one for formats
-    /// without scales.
+    /// The scale of a vector, or that of a calibrated `range` if there is one; rounded up to f16 so
+    /// that nothing within the range is clipped. One for formats without scales.
     #[must_use]
-    pub fn scale(self, vector: &[f32]) -> f16 {
+    pub fn scale(self, vector: &[f32], range: Option<f32>) -> f16 {
         if !self.is_scaled() {
             return f16::ONE;
         }
-        let amax = vector.iter().fold(0f32, |amax, v| amax.max(v.abs()));
+        let own_range = || vector.iter().fold(0f32, |amax, v| amax.max(v.abs()));
+        let amax = range.unwrap_or_else(own_range);
         let exact = (amax / self.max_code()).clamp(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32());
         let nearest = f16::from_f32(exact);
         if nearest.to_f32() < exact { f16::from_bits(nearest.to_bits() + 1) } else { nearest }
@@ -102,19 +105,45 @@ impl KvFormat {
         }
     }
 
-    /// Replaces a vector by what a cache of this format would give back.
-    pub fn round(self, vector: &mut [f32]) {
+    /// Replaces a vector by what a cache of this format would give back; `range` as in
+    /// [`scale`](Self::scale).
+    pub fn round(self, vector: &mut [f32], range: Option<f32>) {
         match self {
             Self::F32 => {}
             Self::BF16 => vector.iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32()),
             Self::Int8 | Self::Fp8 => {
-                let scale = self.scale(vector).to_f32();
+                let scale = self.scale(vector, range).to_f32();
                 let inverse = scale.recip();
                 for v in vector {
                     *v = self.decode(self.encode(*v, inverse)) * scale;
                 }
             }
         }
+    }
+}
+
+/// The largest magnitudes of a layer's keys and values, as calibration found them: those of keys after
+/// rotation. Larger numbers are clipped.
+///
+/// ```
+/// use bantam_numerics::{KvFormat, KvRanges};
+/// // Checkpoints hold scales of FP8 codes, whose largest is 448.
+/// let ranges = KvRanges::from_scales(KvFormat::Fp8, 0.5, 0.25);
+/// assert_eq!(ranges, KvRanges { key: 224.0, value: 112.0 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KvRanges {
+    /// Of keys.
+    pub key: f32,
+    /// Of values.
+    pub value: f32,
+}
+
+impl KvRanges {
+    /// The ranges that scales of an 8-bit format cover.
+    #[must_use]
+    pub fn from_scales(format: KvFormat, key: f32, value: f32) -> Self {
+        Self { key: key * format.max_code(), value: value * format.max_code() }
     }
 }
 
@@ -156,9 +185,9 @@ mod tests {
         ) {
             let vector: Vec<f32> = vector.iter().map(|v| v * 2f32.powi(exponent)).collect();
             for format in [KvFormat::Int8, KvFormat::Fp8] {
-                let scale = format.scale(&vector).to_f32();
+                let scale = format.scale(&vector, None).to_f32();
                 let mut rounded = vector.clone();
-                format.round(&mut rounded);
+                format.round(&mut rounded, None);
                 for (got, want) in rounded.iter().zip(&vector) {
                     // Integers are a step apart; E4M3 has 3 bits after the leading one, and its
                     // subnormals are 2^-9 apart.
@@ -176,12 +205,24 @@ mod tests {
     fn zero_and_damaged_vectors_are_harmless() {
         for format in KvFormat::ALL {
             let mut zeros = [0.0; 4];
-            format.round(&mut zeros);
+            format.round(&mut zeros, None);
             assert_eq!(zeros, [0.0; 4], "{format}");
             assert_eq!(format.to_string().parse(), Ok(format));
         }
         let mut huge = [f32::INFINITY, 1.0];
-        KvFormat::Int8.round(&mut huge);
+        KvFormat::Int8.round(&mut huge, None);
         assert!(huge.iter().all(|v| v.is_finite()), "{huge:?}");
+    }
+
+    #[test]
+    fn a_calibrated_range_is_the_scale_of_all_and_clips_what_is_larger() {
+        for format in [KvFormat::Int8, KvFormat::Fp8] {
+            let scale = format.scale(&[1e4], Some(2.0));
+            assert_eq!(scale, format.scale(&[0.0, -2.0], None), "{format}");
+            let mut vector = [1e4, 2.0, -1e4, 0.0];
+            format.round(&mut vector, Some(2.0));
+            assert!((vector[0] - 2.0).abs() < 0.01, "{format} {vector:?}");
+            assert_eq!(vector, [vector[0], vector[0], -vector[0], 0.0], "{format}");
+        }
     }
 }

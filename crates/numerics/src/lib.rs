@@ -27,7 +27,7 @@ pub mod weight;
 pub use block::BlockType;
 pub use dtype::DType;
 pub use encoding::{DecodeError, Encoding};
-pub use kv::{KvFormat, UnknownKvFormat};
+pub use kv::{KvFormat, KvRanges, UnknownKvFormat};
 pub use quantize::{QuantizeError, quantize};
 pub use scheme::{ActivationFormat, Group, QuantScheme, WeightFormat};
 pub use weight::{GroupAffine, PackedWeight, WeightData};

@@ -2,7 +2,7 @@
 
 use super::{Check, compare, noise, tensor};
 use crate::reference::Reference;
-use crate::{AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, Rope};
+use crate::{AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, KvRanges, Rope};
 use bantam_numerics::ActivationFormat;
 use bantam_numerics::reference::RotaryPairs;
 use proptest::prelude::*;
@@ -30,10 +30,13 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
         1 => (250usize..600, 1usize..3), // past the first chunk of a split kernel
     ];
     let lengths = prop::collection::vec(length, 1..4);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    // Projections reach 2: some of these ranges clip.
+    let range = || 0.5f32..4.0;
+    let ranges = (range(), range()).prop_map(|(key, value)| Some(KvRanges { key, value }));
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop_oneof![Just(None), ranges]);
     (heads, window, pairs, format, lengths, flags, any::<u64>()).prop_map(
         |((kv_heads, group, head_dim), window, pairs, format, lengths, flags, seed)| {
-            let (alibi, partial, head_norm) = flags;
+            let (alibi, partial, head_norm, kv_ranges) = flags;
             let heads = kv_heads * group;
             let slopes = || (1..=heads).map(|h| 2f32.powf(-8.0 * h as f32 / heads as f32));
             let shape = AttentionShape {
@@ -43,6 +46,7 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
                 scale: (head_dim as f32).sqrt().recip(),
                 window,
                 alibi_slopes: alibi.then(|| slopes().collect()),
+                kv_ranges,
             };
             let rotary_dim = if partial { head_dim / 2 } else { head_dim };
             // A norm's last bit may move a number across a rounding border of 8 bits.
@@ -62,6 +66,7 @@ pub(super) fn wide_case() -> AttentionCase {
             scale: 0.09,
             window: None,
             alibi_slopes: None,
+            kv_ranges: None,
         },
         rotary_dim: 128,
         pairs: RotaryPairs::HalfSplit,
@@ -219,6 +224,7 @@ pub(super) fn check_refusals<B: Backend>(backend: &B) {
         scale: 0.25,
         window: None,
         alibi_slopes: None,
+        kv_ranges: None,
     };
     let block_tokens = backend.block_tokens();
     let layout = KvLayout {

@@ -1,7 +1,7 @@
 //! How appending and attending are cut into tasks.
 
 use super::{Attention, Finish, Partial, QueryRow, Scratch, TILE_ROWS, Tile, TileChunks};
-use crate::cache::CpuCache;
+use crate::cache::{CacheWriter, CpuCache, Slot};
 use crate::cpu::{Cpu, TASK_ELEMENTS, WorkerScratch};
 use crate::element::{Bf16Cached, Cached, Element, F32Cached, Fp8Cached, Int8Cached};
 use crate::rowwise::NormHead;
@@ -68,23 +68,16 @@ pub(crate) fn append(
             let keys = turned[heads * head_dim..].chunks_exact(head_dim);
             let pairs = keys.zip(value_heads.chunks_exact(head_dim));
             for (head, (key, value)) in pairs.enumerate() {
+                let put = match layout.format {
+                    KvFormat::F32 => CacheWriter::put::<F32Cached>,
+                    KvFormat::BF16 => CacheWriter::put::<Bf16Cached>,
+                    KvFormat::Int8 => CacheWriter::put::<Int8Cached>,
+                    KvFormat::Fp8 => CacheWriter::put::<Fp8Cached>,
+                };
                 // SAFETY: no two spans write one block, and a block's tokens are one task's.
                 unsafe {
-                    match layout.format {
-                        KvFormat::F32 => {
-                            writer.put::<F32Cached>(layer, block, place, head, key, value);
-                        }
-                        KvFormat::BF16 => {
-                            writer.put::<Bf16Cached>(layer, block, place, head, key, value);
-                        }
-                        KvFormat::Int8 => {
-                            writer.put::<Int8Cached>(layer, block, place, head, key, value);
-                        }
-                        KvFormat::Fp8 => {
-                            writer.put::<Fp8Cached>(layer, block, place, head, key, value);
-                        }
-                    }
-                }
+                    put(&writer, Slot { layer, block, place, head }, key, value, shape.kv_ranges);
+                };
             }
         }
     });

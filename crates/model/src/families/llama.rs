@@ -204,6 +204,7 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             normalised: false,
             bias: false,
         },
+        kv_format: None,
         names: &NAMES,
         keys: &KEYS,
     })

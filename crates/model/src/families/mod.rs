@@ -46,6 +46,6 @@ pub(crate) fn describe(config: &Value, file: &str) -> Result<ArchSpec, ModelErro
             supported: model_types_in_words(),
         });
     };
-    config.refuse_quantized()?;
-    describe(&config)
+    let kv_format = config.kv_format()?;
+    Ok(ArchSpec { kv_format, ..describe(&config)? })
 }
