@@ -51,17 +51,18 @@ impl PagedCache {
         }
     }
 
-    /// A table for `tokens` that begins with the blocks that hold their beginning already, and the
-    /// number of tokens in these. None, with nothing taken, if fewer than `reserve` blocks would be
-    /// left.
+    /// A table for `num_tokens` that begins with the blocks that hold `beginning`, or the first part
+    /// of it, already, and the number of tokens in these. None, with nothing taken, if fewer than
+    /// `reserve` blocks would be left.
     pub(crate) fn admit(
         &mut self,
         salt: u64,
-        tokens: &[u32],
+        beginning: &[u32],
+        num_tokens: usize,
         reserve: usize,
     ) -> Option<(BlockTable, usize)> {
         let hits =
-            self.index.as_ref().map_or(vec![], |i| i.lookup(salt, tokens, self.block_tokens));
+            self.index.as_ref().map_or(vec![], |i| i.lookup(salt, beginning, self.block_tokens));
         let mut table = BlockTable {
             num_cached: hits.len(),
             prefix: hits.last().map_or(PrefixId::EMPTY, |hit| hit.prefix),
@@ -70,8 +71,8 @@ impl PagedCache {
         for &block in &table.blocks {
             self.pool.acquire(block);
         }
-        let missing = tokens.len().div_ceil(self.block_tokens) - table.blocks.len();
-        if self.pool.available() < missing + reserve || !self.grow(&mut table, tokens.len()) {
+        let missing = num_tokens.div_ceil(self.block_tokens) - table.blocks.len();
+        if self.pool.available() < missing + reserve || !self.grow(&mut table, num_tokens) {
             self.release(&mut table);
             return None;
         }
@@ -124,6 +125,12 @@ impl PagedCache {
             self.pool.release(block);
         }
         *table = BlockTable::default();
+    }
+
+    /// Tokens of `shared`, a common beginning of two sequences, that lie in blocks which one can have
+    /// from the other.
+    pub(crate) fn shareable(&self, shared: usize) -> usize {
+        if self.index.is_some() { shared / self.block_tokens * self.block_tokens } else { 0 }
     }
 
     /// How many blocks are in which state.
@@ -214,7 +221,8 @@ mod tests {
                 match action {
                     Action::Admit { salt, tokens, reserve } => {
                         let before = cache.usage();
-                        match cache.admit(salt, &tokens, reserve) {
+                        let shared = &tokens[..tokens.len() - 1];
+                        match cache.admit(salt, shared, tokens.len(), reserve) {
                             None => prop_assert_eq!(cache.usage(), before),
                             Some((table, cached)) => {
                                 prop_assert!(cached < tokens.len() && cached.is_multiple_of(S));
@@ -273,14 +281,14 @@ mod tests {
     fn the_end_of_a_beginning_is_evicted_first() {
         let mut cache = PagedCache::new(&limits(3), true);
         let tokens = [1, 2, 3, 4, 5, 6];
-        let (mut table, _) = cache.admit(0, &tokens, 0).unwrap();
+        let (mut table, _) = cache.admit(0, &tokens, 6, 0).unwrap();
         cache.commit(&mut table, 0, &tokens);
         cache.release(&mut table);
         assert_eq!(cache.usage(), BlockUsage { free: 0, idle: 3, referenced: 0 });
-        let (mut other, hits) = cache.admit(0, &[9], 0).unwrap();
+        let (mut other, hits) = cache.admit(0, &[], 1, 0).unwrap();
         assert_eq!((hits, cache.num_evictions()), (0, 1));
         cache.release(&mut other);
-        let (_, hits) = cache.admit(0, &[1, 2, 3, 4, 5], 0).unwrap();
+        let (_, hits) = cache.admit(0, &[1, 2, 3, 4], 5, 0).unwrap();
         assert_eq!(hits, 4);
     }
 }

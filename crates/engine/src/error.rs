@@ -24,6 +24,18 @@ pub enum EngineError {
         /// Tokens that a sequence may have in all.
         context: usize,
     },
+    /// A prompt to be scored that is longer than the context.
+    #[error(
+        "the prompt has {}, but a context holds {context}; shorten it by {} or more",
+        count(*tokens),
+        count(tokens - context)
+    )]
+    PromptBeyondContext {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that a sequence may have in all.
+        context: usize,
+    },
     /// A token id that the model does not have.
     #[error(
         "token {token} at position {position} of the prompt is outside the model's vocabulary of \
@@ -73,9 +85,17 @@ pub enum EngineError {
         /// Largest number of tokens.
         max: usize,
     },
+    /// A constraint on an answer that may not end when its form is complete.
+    #[error(
+        "ignore_eos is set on an answer with a constraint, which must be able to end; leave out one \
+         of the two"
+    )]
+    ConstrainedWithoutEnd,
     /// More alternatives than there are tokens.
-    #[error("logprobs is {asked}, expected at most {vocab_size}, the size of the vocabulary")]
+    #[error("{field} is {asked}, expected at most {vocab_size}, the size of the vocabulary")]
     Logprobs {
+        /// The field.
+        field: &'static str,
         /// Alternatives asked for.
         asked: usize,
         /// V.

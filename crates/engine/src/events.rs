@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::{FinishReason, SamplingError, TokenLogprobs};
+use crate::{ConstraintError, FinishReason, SamplingError, TokenLogprobs};
 
-/// What happened to a request: at most one `Started`, then tokens, then one `Finished` or `Failed`.
+/// What happened to a request: at most one `Started`, then scores of the prompt, then tokens, then
+/// one `Finished` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The request left the queue.
@@ -19,6 +20,9 @@ pub enum Event {
         /// Time since submission.
         queue_time: Duration,
     },
+    /// How probable the next tokens of the prompt were, if the request asks. All such events together
+    /// are for each token from the second on, once and in order; the first has none before it.
+    PromptLogprobs(Vec<TokenLogprobs>),
     /// A token was chosen; the last may be a stop token, which adds no text.
     Token {
         /// Its id.
@@ -62,6 +66,9 @@ pub enum RequestFailure {
     /// No token could be chosen.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The constraint on the answer cannot go on.
+    #[error("the constraint on the answer failed: {0}; change it or leave it out")]
+    Constraint(#[from] ConstraintError),
     /// The deadline passed.
     #[error(
         "the deadline of {:.1} s passed after {generated} generated tokens; ask for fewer tokens or \

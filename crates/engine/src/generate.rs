@@ -136,8 +136,12 @@ pub fn generate(
         num_computed = end;
 
         let (text, stopped) = if caught_up {
-            let context =
-                SamplingContext { tokens: &tokens, num_prompt: prompt.len(), excluded: &[] };
+            let context = SamplingContext {
+                tokens: &tokens,
+                num_prompt: prompt.len(),
+                excluded: &[],
+                allowed: None,
+            };
             let token = sampler.choose(&logits, &context)?;
             tokens.push(token);
             clock.token_chosen();

@@ -26,6 +26,18 @@ pub fn uniform(seed: u64, position: usize) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The seed of answer number `index` to a request with this `seed`; answer 0 has the seed itself.
+///
+/// ```
+/// use bantam_engine::sample_seed;
+/// assert_eq!(sample_seed(7, 0), 7);
+/// assert_ne!(sample_seed(7, 1), sample_seed(8, 1));
+/// ```
+#[must_use]
+pub fn sample_seed(seed: u64, index: usize) -> u64 {
+    if index == 0 { seed } else { split_mix(seed, index as u64) }
+}
+
 /// Output number `n` of SplitMix64 started at `seed`.
 fn split_mix(seed: u64, n: u64) -> u64 {
     let mut z = seed.wrapping_add(n.wrapping_add(1).wrapping_mul(GAMMA));

@@ -12,7 +12,7 @@ use crate::sequence::{QueueSlot, Sequence};
 use crate::step::panic_message;
 use crate::{
     Engine, EngineDead, EngineError, EngineOptions, EventReceiver, EventSink, Executor, Limits,
-    Metrics, Request, RequestFailure, event_channel,
+    Metrics, Request, RequestFailure, Submission, event_channel,
 };
 
 /// How an engine on its own thread behaves.
@@ -85,6 +85,14 @@ pub enum SubmitError {
         /// When there should be room, judged by the requests before, in whole seconds.
         retry_after: Duration,
     },
+    /// More requests at once than may ever wait.
+    #[error("{asked} answers at once, but at most {limit} requests may wait; ask for fewer")]
+    TooMany {
+        /// Requests submitted together.
+        asked: usize,
+        /// Requests that may wait.
+        limit: usize,
+    },
     /// The engine accepts nothing new because it is about to stop, or has stopped.
     #[error("the engine is stopping and accepts no new requests; retry on another server")]
     Stopping,
@@ -139,7 +147,7 @@ pub struct EngineHandle {
 }
 
 enum Command {
-    Submit(Box<Sequence>),
+    Submit(Vec<Sequence>),
     Drain,
     Shutdown,
 }
@@ -214,9 +222,9 @@ impl EngineHandle {
     ///
     /// # Errors
     /// If the request can never be served, the queue is full, or the engine stops or is dead.
-    pub fn submit(&self, request: Request) -> Result<EventReceiver, SubmitError> {
+    pub fn submit(&self, submission: impl Into<Submission>) -> Result<EventReceiver, SubmitError> {
         let (sender, receiver) = event_channel();
-        self.submit_to(request, Box::new(sender))?;
+        self.submit_to(submission, Box::new(sender))?;
         Ok(receiver)
     }
 
@@ -224,19 +232,87 @@ impl EngineHandle {
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn submit_to(&self, request: Request, sink: Box<dyn EventSink>) -> Result<(), SubmitError> {
+    pub fn submit_to(
+        &self,
+        submission: impl Into<Submission>,
+        sink: Box<dyn EventSink>,
+    ) -> Result<(), SubmitError> {
+        self.queue(vec![(submission.into(), sink)], self.shared.options.max_waiting)
+    }
+
+    /// Queues requests together, all or none; where the events of each arrive, in order.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and if there are more than may ever wait.
+    pub fn submit_all(
+        &self,
+        submissions: impl IntoIterator<Item = impl Into<Submission>>,
+    ) -> Result<Vec<EventReceiver>, SubmitError> {
+        self.submit_within(submissions, self.shared.options.max_waiting)
+    }
+
+    /// Queues `n` requests for independent answers to one prompt; see [`Request::samples`]. The
+    /// prompt is computed once if prefixes are shared, and each answer can be cancelled on its own.
+    ///
+    /// # Errors
+    /// As [`submit_all`](Self::submit_all).
+    pub fn submit_samples(
+        &self,
+        request: &Request,
+        n: usize,
+    ) -> Result<Vec<EventReceiver>, SubmitError> {
+        self.submit_all(request.samples(n))
+    }
+
+    /// Queues the next requests of a search that was accepted before, however many wait.
+    pub(crate) fn submit_next(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Result<Vec<EventReceiver>, SubmitError> {
+        self.submit_within(requests, usize::MAX)
+    }
+
+    fn submit_within(
+        &self,
+        submissions: impl IntoIterator<Item = impl Into<Submission>>,
+        limit: usize,
+    ) -> Result<Vec<EventReceiver>, SubmitError> {
+        let (submissions, receivers) = submissions
+            .into_iter()
+            .map(|submission| {
+                let (sender, receiver) = event_channel();
+                ((submission.into(), Box::new(sender) as Box<dyn EventSink>), receiver)
+            })
+            .unzip();
+        self.queue(submissions, limit)?;
+        Ok(receivers)
+    }
+
+    /// Queues all or none, if at most `limit` wait then.
+    fn queue(
+        &self,
+        submissions: Vec<(Submission, Box<dyn EventSink>)>,
+        limit: usize,
+    ) -> Result<(), SubmitError> {
         let shared = &self.shared;
-        request.validate(&shared.limits)?;
+        for (submission, _) in &submissions {
+            submission.validate(&shared.limits)?;
+        }
         self.check_accepting()?;
-        let limit = shared.options.max_waiting;
-        let slot = QueueSlot::take(&shared.waiting, limit).ok_or_else(|| {
-            shared.rejected.fetch_add(1, Ordering::Relaxed);
+        let asked = submissions.len();
+        if asked > limit {
+            return Err(SubmitError::TooMany { asked, limit });
+        }
+        let slots = QueueSlot::take(&shared.waiting, asked, limit).ok_or_else(|| {
+            shared.rejected.fetch_add(asked as u64, Ordering::Relaxed);
             let retry_after = self.retry_after();
             SubmitError::Full { waiting: self.num_waiting(), limit, retry_after }
         })?;
-        let sequence = Sequence::new(request, &shared.limits, sink, Some(slot));
-        let sequence = sequence.map_err(EngineError::from)?;
-        let sent = self.commands.send(Command::Submit(Box::new(sequence)));
+        let sequences = submissions.into_iter().zip(slots).map(|((submission, sink), slot)| {
+            Sequence::new(submission, &shared.limits, sink, Some(slot))
+        });
+        let sequences = sequences.collect::<Result<Vec<_>, _>>().map_err(EngineError::from)?;
+        let sent = self.commands.send(Command::Submit(sequences));
         // The thread ended since the check above.
         sent.or_else(|_| self.check_accepting().and(Err(SubmitError::Stopping)))
     }
@@ -323,6 +399,12 @@ impl EngineHandle {
         self.shared.rejected.load(Ordering::Relaxed)
     }
 
+    /// What the engine was started with.
+    #[must_use]
+    pub fn options(&self) -> &HandleOptions {
+        &self.shared.options
+    }
+
     /// What a step and the cache can hold.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -403,8 +485,8 @@ fn serve(
 /// Applies a command; whether the engine is to end.
 fn apply(engine: &mut Engine, command: Command) -> bool {
     match command {
-        Command::Submit(sequence) => {
-            engine.enqueue(*sequence);
+        Command::Submit(sequences) => {
+            sequences.into_iter().for_each(|sequence| engine.enqueue(sequence));
             return false;
         }
         Command::Drain => {}

@@ -21,17 +21,23 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `request` | what can be asked, and what is refused before it costs anything |
+//! | `submission`, `constraint` | what goes with a request: limits on the form of its answer |
 //! | `sequence` | one accepted request and its events |
 //! | `blocks`, `prefix`, `cache` | who holds which block, and which blocks hold a known beginning |
 //! | `scheduler`, `prefill_limit` | who computes how many tokens in the next step |
 //! | `step` | schedule, run, commit; what happens when a step fails |
 //! | `sampling`, `sampler`, `logprobs` | the next token |
 //! | `events`, `handle` | how other threads talk to the engine |
+//! | `answer`, `best_of`, `beam` | what is built on the handle: whole answers, the best of several, the most probable |
 //! | `turns` | how engines share a device |
 //! | `metrics`, `histogram` | what is counted and measured |
 
+mod answer;
+mod beam;
+mod best_of;
 mod blocks;
 mod cache;
+mod constraint;
 mod error;
 mod events;
 mod executor;
@@ -49,23 +55,29 @@ mod sampling;
 mod scheduler;
 mod sequence;
 mod step;
+mod submission;
 mod turns;
 
+pub use answer::{Answer, AnswerError};
+pub use beam::{Beam, BeamRequest, beam_search};
+pub use best_of::best_of;
 pub use blocks::BlockUsage;
+pub use constraint::{ConstraintError, TokenConstraint, TokenMask};
 pub use error::EngineError;
 pub use events::{
     Closed, Event, EventReceiver, EventSender, EventSink, RequestFailure, Usage, event_channel,
 };
 pub use executor::{Executor, Limits};
 pub use generate::{FinishReason, GenerateRequest, Generation, Timings, generate};
-pub use generator::uniform;
+pub use generator::{sample_seed, uniform};
 pub use handle::{EngineHandle, HandleOptions, Health, SpawnError, SubmitError};
 pub use histogram::Histogram;
 pub use logprobs::TokenLogprobs;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, StepSeconds};
 pub use prefill_limit::PrefillLimit;
 pub use request::Request;
 pub use sampler::{Sampler, SamplingContext};
 pub use sampling::{SamplingError, SamplingParams};
 pub use step::{Engine, EngineDead, EngineOptions, StepReport};
+pub use submission::Submission;
 pub use turns::{Turn, Turns};

@@ -14,7 +14,7 @@ use std::cmp::Ordering;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// ln p of the token that was chosen.
+    /// ln p of the token that was chosen, or that stands there.
     pub chosen: f32,
     /// The most probable tokens and their ln p, the most probable first; the chosen one is among
     /// them only if it is that probable.

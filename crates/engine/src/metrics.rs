@@ -23,6 +23,8 @@ pub struct Metrics {
     pub prompt_tokens: u64,
     /// Of these, tokens that were in the cache already: prefix hits.
     pub cached_tokens: u64,
+    /// Tokens of prompts whose probability was reported.
+    pub scored_tokens: u64,
     /// Tokens chosen.
     pub generated_tokens: u64,
     /// Tokens computed, those computed again after a preemption included.
@@ -53,8 +55,8 @@ pub struct Metrics {
     pub batch_tokens: Histogram,
     /// Sequences of a step.
     pub batch_sequences: Histogram,
-    /// A whole step.
-    pub step_seconds: Histogram,
+    /// A whole step, by what it does.
+    pub step_seconds: StepSeconds,
     /// The executor's part of a step.
     pub forward_seconds: Histogram,
 }
@@ -70,6 +72,7 @@ impl Default for Metrics {
             failed: 0,
             prompt_tokens: 0,
             cached_tokens: 0,
+            scored_tokens: 0,
             generated_tokens: 0,
             computed_tokens: 0,
             preemptions: 0,
@@ -84,8 +87,43 @@ impl Default for Metrics {
             request_seconds: seconds(),
             batch_tokens: Histogram::new(COUNTS),
             batch_sequences: Histogram::new(COUNTS),
-            step_seconds: seconds(),
+            step_seconds: StepSeconds::default(),
             forward_seconds: seconds(),
+        }
+    }
+}
+
+/// Times of steps, by phase: the time between the tokens of an answer is that of `decode` alone, and
+/// of `mixed` while others' prompts are computed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepSeconds {
+    /// Steps in which every sequence computes one token.
+    pub decode: Histogram,
+    /// Steps in which every sequence computes a prompt, or a part of it.
+    pub prefill: Histogram,
+    /// Steps that do both.
+    pub mixed: Histogram,
+}
+
+impl Default for StepSeconds {
+    fn default() -> Self {
+        let seconds = || Histogram::new(SECONDS);
+        Self { decode: seconds(), prefill: seconds(), mixed: seconds() }
+    }
+}
+
+impl StepSeconds {
+    /// Each phase with its name: `decode`, `prefill` and `mixed`.
+    pub fn phases(&self) -> [(&'static str, &Histogram); 3] {
+        [("decode", &self.decode), ("prefill", &self.prefill), ("mixed", &self.mixed)]
+    }
+
+    /// The phase of a step with this many sequences of each kind.
+    pub(crate) fn phase(&mut self, decodes: usize, prefills: usize) -> &mut Histogram {
+        match (decodes, prefills) {
+            (_, 0) => &mut self.decode,
+            (0, _) => &mut self.prefill,
+            (_, _) => &mut self.mixed,
         }
     }
 }

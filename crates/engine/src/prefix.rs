@@ -44,17 +44,15 @@ pub(crate) struct PrefixIndex {
 impl PrefixIndex {
     /// The longest run of blocks that hold the beginning of `tokens`, in blocks of `block_tokens`.
     ///
-    /// Never all of `tokens`: the last must be computed, for its logits.
     pub(crate) fn lookup(
         &self,
         salt: u64,
         tokens: &[u32],
         block_tokens: usize,
     ) -> Vec<CachedBlock> {
-        let usable = tokens.len().saturating_sub(1);
         let mut content = Content { before: PrefixId::EMPTY, salt, tokens: Vec::new() };
         let mut found = Vec::new();
-        for block in tokens[..usable].chunks_exact(block_tokens) {
+        for block in tokens.chunks_exact(block_tokens) {
             content.tokens.clear();
             content.tokens.extend_from_slice(block);
             let Some(&cached) = self.by_content.get(&content) else { break };
@@ -108,12 +106,13 @@ mod tests {
     const S: usize = 2;
 
     #[test]
-    fn the_longest_run_is_found_but_never_the_whole() {
+    fn the_longest_run_is_found() {
         let mut index = PrefixIndex::default();
         let first = index.insert(0, PrefixId::EMPTY, &[1, 2], 7);
         let second = index.insert(0, first.prefix, &[3, 4], 5);
         assert_eq!(index.lookup(0, &[1, 2, 3, 4, 5], S), [first, second]);
-        assert_eq!(index.lookup(0, &[1, 2, 3, 4], S), [first]);
+        assert_eq!(index.lookup(0, &[1, 2, 3, 4], S), [first, second]);
+        assert_eq!(index.lookup(0, &[1, 2, 3], S), [first]);
         assert_eq!(index.lookup(0, &[1, 2, 3, 9, 5], S), [first]);
         assert_eq!(index.lookup(0, &[3, 4, 1, 2, 5], S), []);
         assert_eq!(index.lookup(1, &[1, 2, 3, 4, 5], S), []);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{EngineError, Limits, SamplingParams};
+use crate::{EngineError, Limits, SamplingParams, sample_seed};
 
 /// A prompt to continue.
 ///
@@ -22,9 +22,11 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Tokens generated at most; none for as many as context and cache hold.
+    /// Tokens generated at most; none for as many as context and cache hold. 0 is for requests that
+    /// only want `prompt_logprobs`.
     pub max_tokens: Option<usize>,
-    /// Tokens generated before a stop token may be chosen.
+    /// Tokens generated before a stop token may be chosen. Where a constraint on the answer allows
+    /// nothing but its end, the answer ends all the same.
     pub min_tokens: usize,
     /// Tokens that end the answer, by the wish of the user.
     pub stop_tokens: Vec<u32>,
@@ -40,6 +42,9 @@ pub struct Request {
     pub salt: u64,
     /// Reports how probable each token was, and this many alternatives; none for no report.
     pub logprobs: Option<usize>,
+    /// Reports how probable each token of the prompt was, and this many alternatives; none for no
+    /// report. The whole prompt is computed then, whatever the cache holds.
+    pub prompt_logprobs: Option<usize>,
 }
 
 impl Request {
@@ -58,6 +63,7 @@ impl Request {
             deadline: None,
             salt: 0,
             logprobs: None,
+            prompt_logprobs: None,
         }
     }
 
@@ -66,14 +72,19 @@ impl Request {
     /// # Errors
     /// Names the first field that cannot be honoured, and a value that can.
     pub fn validate(&self, limits: &Limits) -> Result<(), EngineError> {
-        check_prompt(&self.prompt, limits)?;
+        if self.only_scores() {
+            check_scored_prompt(&self.prompt, limits)?;
+        } else {
+            check_prompt(&self.prompt, limits)?;
+        }
         self.sampling.validate()?;
         let (prompt, room) = (self.prompt.len(), limits.room(self.prompt.len()));
-        if prompt >= limits.longest_sequence() {
+        let least = usize::from(!self.only_scores());
+        if prompt + least > limits.longest_sequence() {
             let Limits { num_blocks, block_tokens, .. } = *limits;
             return Err(EngineError::CacheTooSmall { tokens: prompt, num_blocks, block_tokens });
         }
-        if let Some(asked) = self.max_tokens.filter(|&asked| asked == 0 || asked > room) {
+        if let Some(asked) = self.max_tokens.filter(|&asked| asked < least || asked > room) {
             return Err(EngineError::MaxTokens { asked, prompt, room });
         }
         let max = self.max_tokens.unwrap_or(room);
@@ -81,8 +92,12 @@ impl Request {
             return Err(EngineError::MinTokens { min: self.min_tokens, max });
         }
         let vocab_size = limits.vocab_size;
-        if let Some(asked) = self.logprobs.filter(|&asked| asked > vocab_size) {
-            return Err(EngineError::Logprobs { asked, vocab_size });
+        for (field, asked) in
+            [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)]
+        {
+            if let Some(asked) = asked.filter(|&asked| asked > vocab_size) {
+                return Err(EngineError::Logprobs { field, asked, vocab_size });
+            }
         }
         let SamplingParams { logit_bias, bad_words, .. } = &self.sampling;
         let biased: Vec<u32> = logit_bias.iter().map(|(token, _)| *token).collect();
@@ -97,6 +112,28 @@ impl Request {
             }
         }
         Ok(())
+    }
+
+    /// Whether the request wants nothing but scores of its prompt.
+    fn only_scores(&self) -> bool {
+        self.max_tokens == Some(0) && self.prompt_logprobs.is_some()
+    }
+
+    /// `n` requests for independent answers to this one's prompt; see [`sample_seed`].
+    ///
+    /// ```
+    /// use bantam_engine::Request;
+    /// let request = Request::new(vec![1, 2]);
+    /// let samples: Vec<Request> = request.samples(3).collect();
+    /// assert_eq!(samples[0], request);
+    /// assert_ne!(samples[1].sampling.seed, samples[2].sampling.seed);
+    /// ```
+    pub fn samples(&self, n: usize) -> impl Iterator<Item = Self> + use<'_> {
+        (0..n).map(|index| {
+            let mut request = self.clone();
+            request.sampling.seed = sample_seed(self.sampling.seed, index);
+            request
+        })
     }
 }
 
@@ -136,11 +173,24 @@ impl Limits {
 /// Refuses a prompt that is empty, leaves no room, or is not of this vocabulary.
 pub(crate) fn check_prompt(prompt: &[u32], limits: &Limits) -> Result<(), EngineError> {
     let Limits { context, vocab_size, .. } = *limits;
-    if prompt.is_empty() {
-        return Err(EngineError::EmptyPrompt);
-    }
     if prompt.len() >= context {
         return Err(EngineError::PromptTooLong { tokens: prompt.len(), context });
+    }
+    check_tokens(prompt, vocab_size)
+}
+
+/// The same for a prompt that is not continued.
+fn check_scored_prompt(prompt: &[u32], limits: &Limits) -> Result<(), EngineError> {
+    let Limits { context, vocab_size, .. } = *limits;
+    if prompt.len() > context {
+        return Err(EngineError::PromptBeyondContext { tokens: prompt.len(), context });
+    }
+    check_tokens(prompt, vocab_size)
+}
+
+fn check_tokens(prompt: &[u32], vocab_size: usize) -> Result<(), EngineError> {
+    if prompt.is_empty() {
+        return Err(EngineError::EmptyPrompt);
     }
     match prompt.iter().position(|&token| token as usize >= vocab_size) {
         Some(position) => {

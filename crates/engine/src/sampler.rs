@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::generator::uniform;
-use crate::{SamplingError, SamplingParams};
+use crate::{SamplingError, SamplingParams, TokenMask};
 
 /// What a token is chosen after.
 ///
@@ -11,7 +11,8 @@ use crate::{SamplingError, SamplingParams};
 /// use bantam_engine::{Sampler, SamplingContext, SamplingParams};
 /// let params = SamplingParams { presence_penalty: 1.0, ..SamplingParams::greedy() };
 /// // Token 0 was generated, token 1 is only in the prompt.
-/// let context = SamplingContext { tokens: &[1, 0], num_prompt: 1, excluded: &[] };
+/// let context =
+///     SamplingContext { tokens: &[1, 0], num_prompt: 1, excluded: &[], allowed: None };
 /// assert_eq!(Sampler::new(params)?.choose(&[2.0, 1.5], &context)?, 1);
 /// # Ok::<(), bantam_engine::SamplingError>(())
 /// ```
@@ -23,6 +24,8 @@ pub struct SamplingContext<'a> {
     pub num_prompt: usize,
     /// Tokens that may not be chosen.
     pub excluded: &'a [u32],
+    /// Tokens of which one must be chosen; none for all.
+    pub allowed: Option<TokenMask<'a>>,
 }
 
 /// A token that may still be chosen.
@@ -49,8 +52,8 @@ fn by_probability(a: &Candidate, b: &Candidate) -> Ordering {
 /// 2. presence and frequency penalty on the generated tokens, as in OpenAI's API: the logit less the
 ///    one, and less the other times the number of occurrences;
 /// 3. logit bias: added, after the penalties, so that it acts as stated;
-/// 4. exclusion: the last token of a bad word whose other tokens end the context, and what the caller
-///    excludes (stop tokens before the least number of tokens);
+/// 4. exclusion: the last token of a bad word whose other tokens end the context, what the caller
+///    excludes (stop tokens before the least number of tokens), and what a constraint does not allow;
 /// 5. temperature 0 ends here with the largest logit, the lowest id on a tie;
 ///    any other temperature divides the logits;
 /// 6. top-k: the k largest;
@@ -89,7 +92,8 @@ impl Sampler {
         context: &[u32],
         position: usize,
     ) -> Result<u32, SamplingError> {
-        let context = SamplingContext { tokens: context, num_prompt: 0, excluded: &[] };
+        let context =
+            SamplingContext { tokens: context, num_prompt: 0, excluded: &[], allowed: None };
         self.choose_at(logits, &context, position)
     }
 
@@ -111,11 +115,9 @@ impl Sampler {
         context: &SamplingContext<'_>,
         position: usize,
     ) -> Result<u32, SamplingError> {
-        let excluded_or_finite = |v: f32| v < f32::INFINITY; // false for NaN
-        if let Some(token) = logits.iter().position(|&v| !excluded_or_finite(v)) {
-            return Err(SamplingError::NotFinite { position, token, value: logits[token] });
-        }
-        let logits = if self.params.keep_logits() && context.excluded.is_empty() {
+        check_logits(logits, position)?;
+        let all_allowed = context.excluded.is_empty() && context.allowed.is_none();
+        let logits = if self.params.keep_logits() && all_allowed {
             logits
         } else {
             adjust(logits, context, &self.params, &mut self.adjusted);
@@ -145,6 +147,15 @@ impl Sampler {
     }
 }
 
+/// Refuses logits for `position` of which one is NaN or +∞; -∞ excludes a token.
+pub(crate) fn check_logits(logits: &[f32], position: usize) -> Result<(), SamplingError> {
+    let excluded_or_finite = |v: f32| v < f32::INFINITY; // false for NaN
+    match logits.iter().position(|&v| !excluded_or_finite(v)) {
+        Some(token) => Err(SamplingError::NotFinite { position, token, value: logits[token] }),
+        None => Ok(()),
+    }
+}
+
 impl SamplingParams {
     /// No parameter changes a logit.
     fn keep_logits(&self) -> bool {
@@ -167,7 +178,7 @@ fn adjust(
 ) {
     out.clear();
     out.extend_from_slice(logits);
-    let SamplingContext { tokens, num_prompt, excluded } = *context;
+    let SamplingContext { tokens, num_prompt, excluded, allowed } = *context;
     if params.repetition_penalty != 1.0 {
         for &token in tokens {
             // From the original logit, so a second occurrence changes nothing.
@@ -198,6 +209,13 @@ fn adjust(
     for token in last_of_bad_words.chain(excluded.iter().copied()) {
         if let Some(logit) = out.get_mut(token as usize) {
             *logit = f32::NEG_INFINITY;
+        }
+    }
+    if let Some(allowed) = allowed {
+        for (logit, token) in out.iter_mut().zip(0..) {
+            if !allowed.contains(token) {
+                *logit = f32::NEG_INFINITY;
+            }
         }
     }
 }

@@ -96,7 +96,7 @@ pub enum SamplingError {
     /// Nothing to choose from.
     #[error(
         "no token can be chosen at position {position}: every logit is -inf, or every token is \
-         excluded by logit_bias, bad_words or min_tokens; relax these"
+         excluded by logit_bias, bad_words, min_tokens or the constraint; relax these"
     )]
     NoCandidate {
         /// Position of the token to be chosen.

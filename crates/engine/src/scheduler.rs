@@ -9,10 +9,17 @@
 //! 2. to running sequences that miss more, up to the [`PrefillLimit`];
 //! 3. to waiting ones, as long as there are blocks for all their tokens.
 //!
+//! A second budget is that of logit rows: one for each sequence that catches up, and one for each
+//! token of a prompt that is to be scored.
+//!
 //! All in order of rank: (priority, arrival). No sequence overtakes one of better rank on the way out
 //! of the queue, and when blocks run out it is the sequence of worst rank that gives its own back and
 //! waits again. So the best ranked one always goes on, and every sequence is the best ranked one
 //! day.
+//!
+//! What is being computed is not computed twice: a sequence that begins like a running one stays in
+//! the queue until that has computed the blocks they share. Nothing else makes several answers to
+//! one prompt cost one prompt, and if the first of them is cancelled, the next takes its place.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +35,7 @@ pub(crate) struct Scheduler {
     pub(crate) running: Vec<Sequence>,
     pub(crate) governor: PrefillGovernor,
     max_batch_tokens: usize,
+    max_logit_rows: usize,
     max_sequences: usize,
     num_arrivals: u64,
 }
@@ -60,6 +68,7 @@ impl Scheduler {
             running: Vec::new(),
             governor: PrefillGovernor::new(prefill),
             max_batch_tokens,
+            max_logit_rows,
             // So that every sequence can decode in every step.
             max_sequences: max_sequences.min(max_logit_rows).min(max_batch_tokens),
             num_arrivals: 0,
@@ -83,9 +92,12 @@ impl Scheduler {
         let mut plan = StepPlan::default();
         self.schedule_decodes(cache, &mut plan);
         let budget = self.max_batch_tokens - plan.decodes;
-        let mut left = if plan.decodes > 0 { self.governor.tokens(budget) } else { budget };
+        let mut left = Budget {
+            tokens: if plan.decodes > 0 { self.governor.tokens(budget) } else { budget },
+            rows: self.max_logit_rows - plan.decodes,
+        };
         for sequence in self.running.iter_mut().filter(|s| s.num_scheduled == 0) {
-            schedule_prefill(sequence, &mut left, &mut plan);
+            left.spend(sequence, &mut plan);
         }
         if plan.preempted == 0 {
             self.admit(cache, left, &mut plan);
@@ -101,9 +113,10 @@ impl Scheduler {
         }
         let mut next = 0;
         while let Some(sequence) = self.running.get_mut(next) {
+            let goal = sequence.goal();
             if sequence.num_pending() > 1 {
                 next += 1;
-            } else if cache.grow(&mut sequence.table, sequence.tokens.len()) {
+            } else if cache.grow(&mut sequence.table, goal) {
                 sequence.num_scheduled = 1;
                 plan.decodes += 1;
                 next += 1;
@@ -124,29 +137,42 @@ impl Scheduler {
         self.waiting.insert(sequence.rank, sequence);
     }
 
-    /// Starts waiting sequences with the `left` tokens, strictly in order.
-    fn admit(&mut self, cache: &mut PagedCache, mut left: usize, plan: &mut StepPlan) {
-        while left > 0 && self.running.len() < self.max_sequences {
-            let Some(first) = self.waiting.first_entry() else { break };
-            // One block for each running sequence stays free, or it would soon take this one's.
-            let (salt, reserve) = (first.get().salt, self.running.len());
-            let Some((table, hits)) = cache.admit(salt, &first.get().tokens, reserve) else {
+    /// Starts waiting sequences with what is left, strictly in order.
+    fn admit(&mut self, cache: &mut PagedCache, mut left: Budget, plan: &mut StepPlan) {
+        while left.tokens > 0 && self.running.len() < self.max_sequences {
+            let Some(entry) = self.waiting.first_entry() else { break };
+            let first = entry.get();
+            if self.running.iter().any(|other| first.profits_from(other, cache)) {
                 break;
-            };
-            let mut sequence = first.remove();
+            }
+            // One block for each running sequence stays free, or it would soon take this one's.
+            let reserve = self.running.len();
+            let admitted = cache.admit(first.salt, first.beginning(), first.goal(), reserve);
+            let Some((table, hits)) = admitted else { break };
+            let mut sequence = entry.remove();
             sequence.table = table;
             sequence.num_computed = hits;
-            schedule_prefill(&mut sequence, &mut left, plan);
+            left.spend(&mut sequence, plan);
             let place = self.running.partition_point(|other| other.rank < sequence.rank);
             self.running.insert(place, sequence);
         }
     }
 }
 
-/// As many of the pending tokens as are left.
-fn schedule_prefill(sequence: &mut Sequence, left: &mut usize, plan: &mut StepPlan) {
-    sequence.num_scheduled = sequence.num_pending().min(*left);
-    *left -= sequence.num_scheduled;
-    plan.prefills += usize::from(sequence.num_scheduled > 0);
-    plan.prefill_tokens += sequence.num_scheduled;
+/// What is left of a step.
+struct Budget {
+    tokens: usize,
+    /// Rows whose logits can be computed.
+    rows: usize,
+}
+
+impl Budget {
+    /// Schedules as many of the pending tokens as are left.
+    fn spend(&mut self, sequence: &mut Sequence, plan: &mut StepPlan) {
+        sequence.num_scheduled = sequence.num_within(self.rows).min(self.tokens);
+        self.tokens -= sequence.num_scheduled;
+        self.rows -= sequence.logit_positions().len();
+        plan.prefills += usize::from(sequence.num_scheduled > 0);
+        plan.prefill_tokens += sequence.num_scheduled;
+    }
 }

@@ -1,13 +1,16 @@
 //! One accepted request, from the queue to its end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cache::BlockTable;
+use crate::cache::{BlockTable, PagedCache};
+use crate::constraint::guarded;
+use crate::sampler::check_logits;
 use crate::{
-    Event, EventSink, FinishReason, Limits, Request, RequestFailure, Sampler, SamplingContext,
-    SamplingError, TokenLogprobs, Usage,
+    ConstraintError, Event, EventSink, FinishReason, Limits, RequestFailure, Sampler,
+    SamplingContext, SamplingError, Submission, TokenConstraint, TokenLogprobs, TokenMask, Usage,
 };
 
 /// Who goes first: the lower priority number, then the earlier arrival.
@@ -22,11 +25,11 @@ pub(crate) struct Rank {
 pub(crate) struct QueueSlot(Arc<AtomicUsize>);
 
 impl QueueSlot {
-    /// A place, if fewer than `limit` are taken.
-    pub(crate) fn take(taken: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let add = |count: usize| (count < limit).then_some(count + 1);
-        let added = taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
-        added.ok().map(|_| Self(Arc::clone(taken)))
+    /// `number` places, if at most `limit` are taken then; otherwise none.
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, number: usize, limit: usize) -> Option<Vec<Self>> {
+        let add = |count: usize| count.checked_add(number).filter(|&count| count <= limit);
+        taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).ok()?;
+        Some((0..number).map(|_| Self(Arc::clone(taken))).collect())
     }
 }
 
@@ -64,8 +67,7 @@ impl Drop for Reply {
     }
 }
 
-/// A validated request and how far it has come. Always `num_computed < tokens.len()` between
-/// steps.
+/// A validated request and how far it has come. Between steps there is always something pending.
 pub(crate) struct Sequence {
     pub(crate) rank: Rank,
     /// Prompt and generated tokens.
@@ -84,7 +86,12 @@ pub(crate) struct Sequence {
     max_len: usize,
     stop_tokens: Vec<u32>,
     sampler: Sampler,
+    constraint: Option<Box<dyn TokenConstraint>>,
     logprobs: Option<usize>,
+    /// Alternatives reported with each token of the prompt.
+    prompt_logprobs: usize,
+    /// The first so many tokens of the prompt need no score any more.
+    num_scored: usize,
     deadline: Option<Duration>,
     /// Prefix hits of the first admission; none while it has never run.
     cached_tokens: Option<usize>,
@@ -93,13 +100,14 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence for a request that [`Request::validate`] has accepted.
+    /// A sequence for a submission that [`Submission::validate`] has accepted.
     pub(crate) fn new(
-        request: Request,
+        submission: Submission,
         limits: &Limits,
         sink: Box<dyn EventSink>,
         slot: Option<QueueSlot>,
     ) -> Result<Self, SamplingError> {
+        let Submission { request, constraint } = submission;
         let num_prompt = request.prompt.len();
         let max_tokens = request.max_tokens.unwrap_or(limits.room(num_prompt));
         let mut stop_tokens = request.stop_tokens;
@@ -120,7 +128,11 @@ impl Sequence {
             min_tokens: request.min_tokens,
             max_len: num_prompt + max_tokens,
             stop_tokens,
+            constraint,
             logprobs: request.logprobs,
+            prompt_logprobs: request.prompt_logprobs.unwrap_or(0),
+            // Nothing comes before the first token, so it has no score.
+            num_scored: if request.prompt_logprobs.is_some() { 1 } else { num_prompt },
             deadline: request.deadline,
             cached_tokens: None,
             last_token: None,
@@ -128,9 +140,45 @@ impl Sequence {
         })
     }
 
+    /// How many tokens have to be computed to go on: all, since the answer's last is not among them
+    /// yet; or, if there is no answer, all but the last of the prompt.
+    pub(crate) fn goal(&self) -> usize {
+        self.tokens.len().min(self.max_len - 1).max(1)
+    }
+
     /// Tokens that are not computed yet.
     pub(crate) fn num_pending(&self) -> usize {
-        self.tokens.len() - self.num_computed
+        self.goal() - self.num_computed
+    }
+
+    /// The tokens that may come from the cache: those whose logits are not wanted.
+    pub(crate) fn beginning(&self) -> &[u32] {
+        let known =
+            if self.num_scored < self.num_prompt { self.num_scored } else { self.tokens.len() };
+        &self.tokens[..known - 1]
+    }
+
+    /// How many tokens can be computed next if logits of `rows` of them can.
+    pub(crate) fn num_within(&self, rows: usize) -> usize {
+        let without_logits = self.beginning().len().saturating_sub(self.num_computed);
+        self.num_pending().min(without_logits + rows)
+    }
+
+    /// The positions of this step whose logits are wanted.
+    pub(crate) fn logit_positions(&self) -> Range<usize> {
+        let end = (self.num_computed + self.num_scheduled).min(self.max_len - 1);
+        self.beginning().len().max(self.num_computed).min(end)..end
+    }
+
+    /// Whether `other` goes first and is about to compute a block that this sequence could have
+    /// from it.
+    pub(crate) fn profits_from(&self, other: &Self, cache: &PagedCache) -> bool {
+        let (own, others) = (self.beginning(), other.beginning());
+        if other.salt != self.salt || other.rank > self.rank || others.len() <= other.num_computed {
+            return false;
+        }
+        let shared = own.iter().zip(others).take_while(|(a, b)| a == b).count();
+        cache.shareable(shared) > other.num_computed
     }
 
     /// Whether this step computes all that is pending, so that a token can be chosen.
@@ -161,30 +209,69 @@ impl Sequence {
         Some(Started { prompt_tokens: self.num_prompt, cached_tokens, queue_time })
     }
 
+    /// Delivers the scores of the next tokens of the prompt, which these rows of logits, `[V]` each,
+    /// are for.
+    pub(crate) fn score<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a [f32]>,
+    ) -> Result<(), SamplingError> {
+        let scores: Result<Vec<_>, _> = rows
+            .zip(self.num_scored..)
+            .map(|(logits, position)| {
+                check_logits(logits, position)?;
+                Ok(TokenLogprobs::new(logits, self.tokens[position], self.prompt_logprobs))
+            })
+            .collect();
+        let scores = scores?;
+        self.num_scored += scores.len();
+        if !scores.is_empty() {
+            self.reply.send(Event::PromptLogprobs(scores));
+        }
+        Ok(())
+    }
+
     /// Chooses the next token from its `logits: [V]` and delivers it; the time since the token
     /// before, or none if it is the first.
     pub(crate) fn choose(
         &mut self,
         logits: &[f32],
         now: Instant,
-    ) -> Result<Option<Duration>, SamplingError> {
-        let early = self.num_generated() < self.min_tokens;
+    ) -> Result<Option<Duration>, RequestFailure> {
+        let num_generated = self.num_generated();
+        let constraint = self.constraint.as_mut();
+        let allowed = constraint.map(|c| guarded(|| c.allowed())).transpose()?;
+        if allowed.is_some_and(|allowed| allowed.tokens().next().is_none()) {
+            let reason = format!("it allows no token after {num_generated} generated ones");
+            return Err(ConstraintError { reason }.into());
+        }
+        let early = num_generated < self.min_tokens && !must_stop(allowed, &self.stop_tokens);
         let context = SamplingContext {
             tokens: &self.tokens,
             num_prompt: self.num_prompt,
             excluded: if early { &self.stop_tokens } else { &[] },
+            allowed,
         };
         let token = self.sampler.choose(logits, &context)?;
+        if let Some(constraint) =
+            self.constraint.as_mut().filter(|_| !self.stop_tokens.contains(&token))
+        {
+            guarded(|| constraint.accept(token))?;
+        }
         self.tokens.push(token);
         let logprobs = self.logprobs.map(|top| TokenLogprobs::new(logits, token, top));
         self.reply.send(Event::Token { token, logprobs });
         Ok(self.last_token.replace(now).map(|before| now - before))
     }
 
+    /// Whether there is a token to choose once all are computed: not if only the prompt is scored.
+    pub(crate) fn wants_token(&self) -> bool {
+        self.tokens.len() < self.max_len
+    }
+
     /// Why the answer ends with the token chosen last, if it does.
     pub(crate) fn finish_reason(&self) -> Option<FinishReason> {
-        let last = self.tokens.last().filter(|_| self.num_generated() > 0)?;
-        if self.stop_tokens.contains(last) {
+        let last = self.tokens.last().filter(|_| self.num_generated() > 0);
+        if last.is_some_and(|last| self.stop_tokens.contains(last)) {
             Some(FinishReason::Stop)
         } else {
             (self.tokens.len() >= self.max_len).then_some(FinishReason::Length)
@@ -209,6 +296,11 @@ impl Sequence {
     fn num_generated(&self) -> usize {
         self.tokens.len() - self.num_prompt
     }
+}
+
+/// Whether a constraint leaves nothing but the end.
+fn must_stop(allowed: Option<TokenMask<'_>>, stop_tokens: &[u32]) -> bool {
+    allowed.is_some_and(|mask| mask.tokens().all(|token| stop_tokens.contains(&token)))
 }
 
 /// What is known when a request leaves the queue.

@@ -13,7 +13,7 @@ use crate::cache::PagedCache;
 use crate::scheduler::{Scheduler, StepPlan};
 use crate::sequence::Sequence;
 use crate::{
-    EngineError, EventSink, Executor, Limits, Metrics, PrefillLimit, Request, RequestFailure,
+    EngineError, EventSink, Executor, Limits, Metrics, PrefillLimit, RequestFailure, Submission,
 };
 
 /// Panics of the executor in a row after which the engine gives up: its state is not to be trusted.
@@ -146,14 +146,15 @@ impl Engine {
     /// Queues a request; its events go to `sink`.
     ///
     /// # Errors
-    /// If the request can never be served; see [`Request::validate`].
+    /// If the request can never be served; see [`Submission::validate`].
     pub fn submit(
         &mut self,
-        request: Request,
+        submission: impl Into<Submission>,
         sink: Box<dyn EventSink>,
     ) -> Result<(), EngineError> {
-        request.validate(&self.limits)?;
-        self.enqueue(Sequence::new(request, &self.limits, sink, None)?);
+        let submission = submission.into();
+        submission.validate(&self.limits)?;
+        self.enqueue(Sequence::new(submission, &self.limits, sink, None)?);
         Ok(())
     }
 
@@ -219,17 +220,16 @@ impl Engine {
         }
     }
 
-    /// The scheduled tokens as flat arrays, with a logit row for each sequence that catches up.
+    /// The scheduled tokens as flat arrays, with the rows whose logits are wanted.
     fn build_batch(&mut self) {
         self.batch.clear();
         for sequence in self.scheduler.running.iter().filter(|s| s.num_scheduled > 0) {
-            let start = sequence.num_computed;
+            let (start, first_row) = (sequence.num_computed, self.batch.tokens.len());
             let tokens = &sequence.tokens[start..start + sequence.num_scheduled];
             let pushed = self.batch.push(tokens, start, sequence.table.blocks());
             pushed.expect("only sequences with scheduled tokens are pushed");
-            if sequence.catches_up() {
-                self.batch.logit_rows.push(self.batch.tokens.len() as u32 - 1);
-            }
+            let rows = sequence.logit_positions().map(|position| first_row + position - start);
+            self.batch.logit_rows.extend(rows.map(|row| row as u32));
         }
     }
 
@@ -280,25 +280,14 @@ impl Engine {
         now: Instant,
     ) -> bool {
         let catches_up = sequence.catches_up();
+        let outcome = self.read_logits(sequence, rows, now);
         sequence.num_computed += mem::take(&mut sequence.num_scheduled);
         let computed = sequence.num_computed;
-        if catches_up {
-            let row = rows.next().expect("one row for each sequence that catches up");
-            let metrics = &mut self.metrics;
-            match sequence.choose(row, now) {
-                Ok(None) => {
-                    let waited = now - sequence.submitted;
-                    metrics.first_token_seconds.observe(waited.as_secs_f64());
-                }
-                Ok(Some(waited)) => metrics.inter_token_seconds.observe(waited.as_secs_f64()),
-                Err(error) => {
-                    // What it computed may be damaged: nothing of this step enters the cache.
-                    sequence.fail(RequestFailure::Sampling(error));
-                    metrics.failed += 1;
-                    return false;
-                }
-            }
-            metrics.generated_tokens += 1;
+        if let Err(failure) = outcome {
+            // What it computed may be damaged: nothing of this step enters the cache.
+            sequence.fail(failure);
+            self.metrics.failed += 1;
+            return false;
         }
         self.cache.commit(&mut sequence.table, sequence.salt, &sequence.tokens[..computed]);
         let reason = if catches_up { sequence.finish_reason() } else { None };
@@ -308,6 +297,33 @@ impl Engine {
             self.metrics.request_seconds.observe((now - sequence.submitted).as_secs_f64());
         }
         reason.is_none()
+    }
+
+    /// Takes the rows of logits that one sequence wanted: for scores of its prompt, then, if it
+    /// catches up, for its next token.
+    fn read_logits(
+        &mut self,
+        sequence: &mut Sequence,
+        rows: &mut ChunksExact<'_, f32>,
+        now: Instant,
+    ) -> Result<(), RequestFailure> {
+        let chooses = sequence.catches_up() && sequence.wants_token();
+        let num_scores = sequence.logit_positions().len() - usize::from(chooses);
+        let scored = sequence.score(rows.by_ref().take(num_scores));
+        let row = chooses.then(|| rows.next().expect("a row for each sequence that catches up"));
+        scored?;
+        let metrics = &mut self.metrics;
+        metrics.scored_tokens += num_scores as u64;
+        let Some(row) = row else { return Ok(()) };
+        match sequence.choose(row, now)? {
+            None => {
+                let waited = now - sequence.submitted;
+                metrics.first_token_seconds.observe(waited.as_secs_f64());
+            }
+            Some(waited) => metrics.inter_token_seconds.observe(waited.as_secs_f64()),
+        }
+        metrics.generated_tokens += 1;
+        Ok(())
     }
 
     /// Fails the requests of the batch.
@@ -359,7 +375,8 @@ impl Engine {
             metrics.computed_tokens += plan.num_tokens() as u64;
             metrics.batch_tokens.observe(plan.num_tokens() as f64);
             metrics.batch_sequences.observe((plan.decodes + plan.prefills) as f64);
-            metrics.step_seconds.observe(begun.elapsed().as_secs_f64());
+            let phase = metrics.step_seconds.phase(plan.decodes, plan.prefills);
+            phase.observe(begun.elapsed().as_secs_f64());
         }
         self.update_gauges();
     }

@@ -80,8 +80,8 @@ fn answers_are_the_same_alone_and_under_load() {
         .collect();
 
     let block_tokens = engine(8, None).limits().block_tokens;
-    let three_of_them = 3 * 70usize.div_ceil(block_tokens);
-    let mut engine = engine(24, Some(three_of_them));
+    let two_of_them = 2 * 70usize.div_ceil(block_tokens);
+    let mut engine = engine(24, Some(two_of_them));
     let events: Vec<_> = requests.iter().map(|request| submit(&mut engine, request)).collect();
     while !engine.is_idle() {
         assert_eq!(engine.step().unwrap().failure, None);

@@ -203,7 +203,7 @@ fn greedy_after(
     num_prompt: usize,
     excluded: &[u32],
 ) -> Result<u32, SamplingError> {
-    let context = SamplingContext { tokens, num_prompt, excluded };
+    let context = SamplingContext { tokens, num_prompt, excluded, allowed: None };
     sampler(params).choose(logits, &context)
 }
 

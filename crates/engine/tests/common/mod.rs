@@ -147,7 +147,7 @@ pub fn alone(request: &Request, limits: &Limits) -> (Vec<u32>, FinishReason) {
         let logits: Vec<f32> = logits(values).collect();
         let early = tokens.len() - num_prompt < request.min_tokens;
         let excluded = if early { &stops[..] } else { &[] };
-        let context = SamplingContext { tokens: &tokens, num_prompt, excluded };
+        let context = SamplingContext { tokens: &tokens, num_prompt, excluded, allowed: None };
         let token = sampler.choose(&logits, &context).unwrap();
         tokens.push(token);
         let generated = tokens.len() - num_prompt;
