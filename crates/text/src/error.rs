@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a tokenizer or a chat template could not be loaded or used.
+/// Why a tokenizer, a chat template or a grammar could not be loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// The folder holds no tokenizer this crate reads.
@@ -89,6 +89,26 @@ pub enum TextError {
         /// The file the template was read from.
         origin: String,
         /// The run-time error with its line.
+        problem: String,
+    },
+    /// The vocabulary cannot be used with grammars.
+    #[error("grammars cannot use this vocabulary: {problem}")]
+    InvalidGrammarVocabulary {
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
+    /// The grammar of a request cannot be compiled.
+    #[error("cannot compile the {kind}: {problem}")]
+    InvalidGrammar {
+        /// Which form of grammar: JSON schema, regular expression, Lark grammar, choice.
+        kind: &'static str,
+        /// The part that is wrong, and what works.
+        problem: String,
+    },
+    /// An answer cannot go on along its grammar.
+    #[error("the grammar cannot continue: {problem}")]
+    GrammarWalk {
+        /// What went wrong.
         problem: String,
     },
 }

@@ -4,7 +4,9 @@
 //!   decodes with the `tokenizers` library in both cases;
 //! * [`ChatTemplate`] turns a conversation into the prompt the model was trained on;
 //! * [`StreamDecoder`] decodes one token at a time and never shows half a character;
-//! * [`StopStrings`] ends a stream at a text, wherever the chunks fall.
+//! * [`StopStrings`] ends a stream at a text, wherever the chunks fall;
+//! * [`GrammarCompiler`] turns a JSON schema, a regular expression or a grammar into the tokens
+//!   allowed at each step of an answer.
 //!
 //! The life of a prompt: [`ChatTemplate::render`] → [`Tokenizer::encode`] → the engine →
 //! [`StreamDecoder::push`] → [`StopStrings::push`] → the reader.
@@ -12,6 +14,7 @@
 mod chat_template;
 mod error;
 mod folder;
+mod grammar;
 mod pre_tokenizer;
 mod python;
 mod rendering;
@@ -25,6 +28,7 @@ mod vocabulary;
 
 pub use chat_template::{ChatTemplate, Message};
 pub use error::TextError;
+pub use grammar::{Grammar, GrammarCompiler, GrammarMatcher, GrammarSpec};
 pub use source::{TokenType, TokenizerSource, Vocabulary, VocabularyKind};
 pub use stop_strings::{StopOutcome, StopStrings};
 pub use stream_decoder::StreamDecoder;

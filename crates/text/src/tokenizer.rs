@@ -207,6 +207,11 @@ impl Tokenizer {
         self.chat_template.as_ref()
     }
 
+    /// What `id` stands for.
+    pub(crate) fn class(&self, id: u32) -> TokenClass {
+        self.table.class(id)
+    }
+
     /// What decoding takes off the beginning of a sequence.
     pub(crate) fn leading_strip(&self) -> LeadingStrip {
         self.strip
