@@ -171,7 +171,7 @@ pub fn generate(
 
 /// The text of an answer while it grows.
 struct Output<'t> {
-    decoder: StreamDecoder<'t>,
+    decoder: StreamDecoder<&'t Tokenizer>,
     stops: StopStrings,
     text: String,
 }

@@ -1,5 +1,7 @@
 //! Decodes one token at a time without ever showing half a character.
 
+use std::ops::Deref;
+
 use crate::Tokenizer;
 use crate::rendering::LeadingStrip;
 
@@ -8,6 +10,8 @@ use crate::rendering::LeadingStrip;
 /// For every sequence of ids, the texts of [`push`](Self::push) followed by
 /// [`finish`](Self::finish) concatenate to [`Tokenizer::decode`] of the whole sequence. Each token
 /// costs time in its own length only: nothing is decoded twice.
+///
+/// `T` is `&Tokenizer`, or `Arc<Tokenizer>` for a decoder that outlives the function it is made in.
 ///
 /// ```no_run
 /// # use bantam_text::{StreamDecoder, TextError, Tokenizer, TokenizerSource};
@@ -22,23 +26,19 @@ use crate::rendering::LeadingStrip;
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct StreamDecoder<'t> {
-    tokenizer: &'t Tokenizer,
+pub struct StreamDecoder<T> {
+    tokenizer: T,
     skip_special: bool,
     strip: LeadingStrip,
     /// The bytes of a character that is not complete yet: at most three between calls.
     pending: Vec<u8>,
 }
 
-impl<'t> StreamDecoder<'t> {
+impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
     /// A decoder that leaves special tokens out, as for text shown to a reader.
-    pub fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self {
-            tokenizer,
-            skip_special: true,
-            strip: tokenizer.leading_strip(),
-            pending: Vec::new(),
-        }
+    pub fn new(tokenizer: T) -> Self {
+        let strip = tokenizer.leading_strip();
+        Self { tokenizer, skip_special: true, strip, pending: Vec::new() }
     }
 
     /// Shows special tokens as their text instead of leaving them out.

@@ -1,0 +1,294 @@
+//! From the engine's events to the parts of an answer, whatever the protocol.
+//!
+//! A stream sends the parts as they come, a response that is not a stream collects the same parts
+//! ([`CompleteAnswer`]): so both say the same.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bantam_engine::{Event, EventReceiver, FinishReason, RequestFailure, TokenLogprobs, Usage};
+use bantam_text::{StopStrings, StreamDecoder, Tokenizer};
+use futures_util::stream::{SelectAll, Stream, StreamExt};
+
+use crate::record::Record;
+
+/// A chosen token, at its place in the text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerToken {
+    /// Its id.
+    pub id: u32,
+    /// How probable it was, if the request asked.
+    pub logprobs: Option<TokenLogprobs>,
+    /// Characters of the answer before it.
+    pub offset: usize,
+    /// Bytes of the answer before it.
+    start: usize,
+}
+
+/// What happens to an answer: texts, then its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// The answer grows.
+    Text(TextPart),
+    /// The answer is complete.
+    End(Ending),
+}
+
+/// Text that can be shown, and the tokens that begin in it. Never both empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextPart {
+    /// The text.
+    pub text: String,
+    /// The tokens; one that ends the answer is not among them.
+    pub tokens: Vec<AnswerToken>,
+}
+
+impl TextPart {
+    fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.tokens.is_empty()
+    }
+}
+
+/// How an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub reason: FinishReason,
+    /// What stopped it, if something of the request did.
+    pub stopped_by: Option<StoppedBy>,
+    /// What it took.
+    pub usage: Usage,
+}
+
+/// What in a request stopped its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// A token that ends answers.
+    Token(u32),
+    /// A stop string.
+    Text(String),
+}
+
+/// How the text of an answer is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnswerOptions {
+    /// Texts that end the answer; the answer ends before them.
+    pub stop_strings: Vec<String>,
+    /// Shows special tokens as their text.
+    pub show_special: bool,
+}
+
+/// One answer while it is made: a stream of [`Part`]s that ends after [`Part::End`] or a failure.
+/// Dropping it cancels the request.
+pub struct Answer {
+    /// None after the end.
+    events: Option<EventReceiver>,
+    text: AnswerText,
+    stop_tokens: Vec<u32>,
+    stopped_by: Option<StoppedBy>,
+    usage: Usage,
+    /// The end, when it comes together with the last text.
+    ending: Option<Ending>,
+    record: Arc<Record>,
+}
+
+impl Answer {
+    /// The answer whose events arrive at `events`, to a prompt of `prompt_tokens` tokens.
+    /// `stop_tokens` end it and add nothing to its text.
+    #[must_use]
+    pub fn new(
+        events: EventReceiver,
+        tokenizer: Arc<Tokenizer>,
+        prompt_tokens: usize,
+        stop_tokens: Vec<u32>,
+        options: AnswerOptions,
+        record: Arc<Record>,
+    ) -> Self {
+        let AnswerOptions { stop_strings, show_special } = options;
+        Self {
+            events: Some(events),
+            text: AnswerText::new(tokenizer, stop_strings, show_special),
+            stop_tokens,
+            stopped_by: None,
+            usage: Usage { prompt_tokens, ..Usage::default() },
+            ending: None,
+            record,
+        }
+    }
+
+    /// Waits for the whole answer.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub async fn complete(mut self) -> Result<CompleteAnswer, RequestFailure> {
+        let mut complete = CompleteAnswer::default();
+        while let Some(part) = self.next().await {
+            complete.push(part?);
+        }
+        Ok(complete)
+    }
+
+    /// What an event adds to the answer: often nothing.
+    fn advance(&mut self, event: Event) -> Option<Result<Part, RequestFailure>> {
+        match event {
+            Event::Started { cached_tokens, queue_time } => {
+                self.usage.cached_tokens = cached_tokens;
+                self.record.started(cached_tokens, queue_time);
+                None
+            }
+            Event::Token { token, logprobs } => {
+                self.usage.generated_tokens += 1;
+                self.record.generated();
+                if self.stop_tokens.contains(&token) {
+                    self.stopped_by = Some(StoppedBy::Token(token));
+                    return None;
+                }
+                let (part, stop) = self.text.push(token, logprobs);
+                if let Some(stop) = stop {
+                    self.stopped_by = Some(StoppedBy::Text(stop));
+                    // Dropping the receiver ends the engine's work on this request.
+                    return self.end(FinishReason::Stop, self.usage, part);
+                }
+                (!part.is_empty()).then_some(Ok(Part::Text(part)))
+            }
+            Event::Finished { reason, usage } => {
+                let part = self.text.finish();
+                self.end(reason, usage, part)
+            }
+            Event::Failed(failure) => {
+                self.events = None;
+                Some(Err(failure))
+            }
+        }
+    }
+
+    /// The last text if there is any, then the end.
+    fn end(
+        &mut self,
+        reason: FinishReason,
+        usage: Usage,
+        last: TextPart,
+    ) -> Option<Result<Part, RequestFailure>> {
+        self.events = None;
+        self.record.finished(reason);
+        let ending = Ending { reason, stopped_by: self.stopped_by.take(), usage };
+        if last.is_empty() {
+            return Some(Ok(Part::End(ending)));
+        }
+        self.ending = Some(ending);
+        Some(Ok(Part::Text(last)))
+    }
+}
+
+impl Stream for Answer {
+    type Item = Result<Part, RequestFailure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(ending) = self.ending.take() {
+            return Poll::Ready(Some(Ok(Part::End(ending))));
+        }
+        loop {
+            let Some(events) = &mut self.events else { return Poll::Ready(None) };
+            let event = ready!(events.poll_recv(context));
+            // An engine that ends tells its requests; this is for one that could not.
+            let event = event.unwrap_or(Event::Failed(RequestFailure::Stopped));
+            if let Some(part) = self.advance(event) {
+                return Poll::Ready(Some(part));
+            }
+        }
+    }
+}
+
+/// The whole of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompleteAnswer {
+    /// Its text.
+    pub text: String,
+    /// Its tokens, one that ended it left out.
+    pub tokens: Vec<AnswerToken>,
+    /// How it ended.
+    pub ending: Option<Ending>,
+}
+
+impl CompleteAnswer {
+    /// Adds the next part.
+    pub fn push(&mut self, part: Part) {
+        match part {
+            Part::Text(TextPart { text, tokens }) => {
+                self.text.push_str(&text);
+                self.tokens.extend(tokens);
+            }
+            Part::End(ending) => self.ending = Some(ending),
+        }
+    }
+}
+
+/// Several answers of one request, their parts in order of arrival with the number of the answer.
+/// Dropping it cancels them all.
+pub type Answers =
+    SelectAll<Pin<Box<dyn Stream<Item = (usize, Result<Part, RequestFailure>)> + Send>>>;
+
+/// Puts answers together.
+#[must_use]
+pub fn answers(all: Vec<Answer>) -> Answers {
+    all.into_iter()
+        .enumerate()
+        .map(|(index, answer)| answer.map(move |part| (index, part)).boxed())
+        .collect()
+}
+
+/// The text of an answer while it grows.
+struct AnswerText {
+    decoder: StreamDecoder<Arc<Tokenizer>>,
+    stops: StopStrings,
+    /// Tokens whose text is held back: a stop string or half a character may begin there.
+    held: VecDeque<AnswerToken>,
+    decoded_bytes: usize,
+    decoded_chars: usize,
+    shown_bytes: usize,
+}
+
+impl AnswerText {
+    fn new(tokenizer: Arc<Tokenizer>, stop_strings: Vec<String>, show_special: bool) -> Self {
+        let decoder = StreamDecoder::new(tokenizer);
+        Self {
+            decoder: if show_special { decoder.with_special() } else { decoder },
+            stops: StopStrings::new(stop_strings),
+            held: VecDeque::new(),
+            decoded_bytes: 0,
+            decoded_chars: 0,
+            shown_bytes: 0,
+        }
+    }
+
+    /// Takes a token; returns what can be shown now, and the stop string that is reached.
+    fn push(&mut self, id: u32, logprobs: Option<TokenLogprobs>) -> (TextPart, Option<String>) {
+        let (offset, start) = (self.decoded_chars, self.decoded_bytes);
+        self.held.push_back(AnswerToken { id, logprobs, offset, start });
+        let decoded = self.decoder.push(id);
+        self.show(&decoded)
+    }
+
+    fn show(&mut self, decoded: &str) -> (TextPart, Option<String>) {
+        self.decoded_bytes += decoded.len();
+        self.decoded_chars += decoded.chars().count();
+        let outcome = self.stops.push(decoded);
+        self.shown_bytes += outcome.text.len();
+        let shown = self.held.iter().take_while(|token| token.start < self.shown_bytes).count();
+        let tokens = self.held.drain(..shown).collect();
+        (TextPart { text: outcome.text, tokens }, outcome.stop)
+    }
+
+    /// What was held back, at the end of an answer that reached no stop string.
+    fn finish(&mut self) -> TextPart {
+        let decoded = self.decoder.finish();
+        let (mut part, stop) = self.show(&decoded);
+        if stop.is_none() {
+            part.text.push_str(&self.stops.finish());
+            part.tokens.extend(self.held.drain(..));
+        }
+        part
+    }
+}

@@ -1,0 +1,76 @@
+//! API keys.
+
+use std::hint::black_box;
+
+use axum::http::{HeaderMap, header};
+
+use crate::error::{ApiError, ErrorKind};
+
+/// Keys of which a request must show one.
+pub(crate) struct ApiKeys(Vec<String>);
+
+impl ApiKeys {
+    pub(crate) fn new(keys: Vec<String>) -> Self {
+        Self(keys)
+    }
+
+    /// Checks `Authorization: Bearer KEY` or `api-key: KEY`.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let refuse =
+            |message| Err(ApiError::new(ErrorKind::Unauthorized, message).code("invalid_api_key"));
+        let Some(shown) = shown(headers) else {
+            return refuse("no API key; send it as the header Authorization: Bearer KEY");
+        };
+        // Every key is looked at in full: the time taken tells nothing about how near a guess is.
+        let known = self.0.iter().fold(false, |known, key| known | equal(key.as_bytes(), shown));
+        if known { Ok(()) } else { refuse("the API key is not one of this server's") }
+    }
+}
+
+fn shown(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        return scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii());
+    }
+    headers.get("api-key").map(|value| value.as_bytes())
+}
+
+/// Whether two texts are equal, in a time that depends on their lengths only.
+fn equal(key: &[u8], shown: &[u8]) -> bool {
+    let padded = shown.iter().chain(std::iter::repeat(&0));
+    let difference =
+        key.iter().zip(padded).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
+    difference == 0 && key.len() == shown.len()
+}
+
+/// Paths that answer without a key: what a load balancer asks, and the files of the page, which
+/// hold no secrets.
+pub(crate) fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/health" | "/live")
+        || path.starts_with("/v2/health/")
+        || path.starts_with("/page/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_keys_open() {
+        let keys = ApiKeys::new(vec!["secret".to_owned(), "other".to_owned()]);
+        let check = |name: &'static str, value: &'static str| {
+            keys.check(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
+        };
+        check("authorization", "Bearer secret").unwrap();
+        check("authorization", "bearer other").unwrap();
+        check("api-key", "secret").unwrap();
+        for key in ["Bearer secre", "Bearer secret1", "Bearer ", "Basic secret", "secret", "é"] {
+            assert!(check("authorization", key).is_err(), "{key}");
+        }
+        assert!(keys.check(&HeaderMap::new()).is_err());
+        ApiKeys::new(Vec::new()).check(&HeaderMap::new()).unwrap();
+    }
+}

@@ -1,0 +1,226 @@
+//! Every way in which the server refuses, and how each protocol says it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bantam_engine::{EngineError, RequestFailure, SamplingError, SubmitError};
+use bantam_text::TextError;
+use serde_json::{Value, json};
+
+/// What is wrong, by whose fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request cannot be honoured as it is: 400.
+    BadRequest,
+    /// No key, or a wrong one: 401.
+    Unauthorized,
+    /// No such path or model: 404.
+    NotFound,
+    /// The path does not have this method: 405.
+    MethodNotAllowed,
+    /// The request did not arrive, or was not answered, in its time: 408.
+    Timeout,
+    /// The body is too large: 413.
+    TooLarge,
+    /// The body is not JSON by its content type: 415.
+    UnsupportedMediaType,
+    /// The request is well formed, but this model can do nothing with it: 422.
+    Unprocessable,
+    /// Too many requests: 429.
+    Overloaded,
+    /// The server's fault: 500.
+    Internal,
+    /// The server stops, or the model is dead: 503.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// `error.type` of the OpenAI API.
+    const fn openai_type(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "authentication_error",
+            Self::Overloaded => "rate_limit_error",
+            Self::Timeout => "timeout_error",
+            Self::Internal | Self::Unavailable => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+}
+
+/// Why a request is not answered.
+///
+/// As a response it is an OpenAI error; under `/v2` the middleware says it as KServe does.
+///
+/// ```
+/// use bantam_server::ApiError;
+/// let error = ApiError::bad_request("n is 0, expected 1 or more").param("n");
+/// assert_eq!(error.openai()["error"]["param"], "n");
+/// assert_eq!(error.kserve()["error"], "n is 0, expected 1 or more");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What kind of error.
+    pub kind: ErrorKind,
+    /// What is wrong, and what would work: one line.
+    pub message: String,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// A name for programs.
+    pub code: Option<&'static str>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    /// An error that says only what it is.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), param: None, code: None, retry_after: None }
+    }
+
+    /// The request cannot be honoured as it is.
+    #[must_use]
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::BadRequest, message)
+    }
+
+    /// Names the field at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Adds a name for programs.
+    #[must_use]
+    pub const fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub const fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// The body of an OpenAI error: `{"error": {"message", "type", "param", "code"}}`.
+    #[must_use]
+    pub fn openai(&self) -> Value {
+        let Self { kind, message, param, code, .. } = self;
+        json!({
+            "error": { "message": message, "type": kind.openai_type(), "param": param, "code": code }
+        })
+    }
+
+    /// The body of a KServe error: `{"error": message}`.
+    #[must_use]
+    pub fn kserve(&self) -> Value {
+        json!({ "error": self.message })
+    }
+
+    /// The response with this body.
+    pub(crate) fn respond(&self, body: Value) -> Response {
+        let mut response = (self.kind.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if self.kind == ErrorKind::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.respond(self.openai());
+        // For the log, and for protocols that say it otherwise.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let refused = Self::bad_request(error.to_string());
+        match error {
+            EngineError::PromptTooLong { .. } | EngineError::CacheTooSmall { .. } => {
+                refused.code("context_length_exceeded")
+            }
+            EngineError::MaxTokens { .. } => refused.param("max_tokens"),
+            EngineError::MinTokens { .. } => refused.param("min_tokens"),
+            EngineError::Logprobs { .. } => refused.param("logprobs"),
+            EngineError::UnknownTokenIn { field, .. } => refused.param(field),
+            EngineError::Sampling(SamplingError::Parameter { name, .. }) => refused.param(name),
+            EngineError::BadLimits { .. }
+            | EngineError::Slowdown { .. }
+            | EngineError::Model(_)
+            | EngineError::Batch(_) => Self::new(ErrorKind::Internal, refused.message),
+            _ => refused,
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::Refused(refused) => refused.into(),
+            SubmitError::Full { retry_after, .. } => Self::new(ErrorKind::Overloaded, message)
+                .code("queue_full")
+                .retry_after(retry_after),
+            SubmitError::Stopping | SubmitError::Dead { .. } => {
+                Self::new(ErrorKind::Unavailable, message)
+            }
+        }
+    }
+}
+
+impl From<RequestFailure> for ApiError {
+    fn from(failure: RequestFailure) -> Self {
+        let kind = match &failure {
+            RequestFailure::Deadline { .. } => ErrorKind::Timeout,
+            RequestFailure::Sampling(SamplingError::NoCandidate { .. }) => ErrorKind::BadRequest,
+            RequestFailure::Step { .. } | RequestFailure::Sampling(_) => ErrorKind::Internal,
+            RequestFailure::Stopped | RequestFailure::EngineDead { .. } => ErrorKind::Unavailable,
+        };
+        Self::new(kind, failure.to_string())
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> Self {
+        let kind = match &error {
+            TextError::ChatTemplateFailed { .. } => ErrorKind::Unprocessable,
+            TextError::Encode { .. } | TextError::ChatTemplateRefused { .. } => {
+                ErrorKind::BadRequest
+            }
+            _ => ErrorKind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,89 @@
+//! Serves engines over HTTP.
+//!
+//! The server knows a model by its [`EngineHandle`](bantam_engine::EngineHandle) and its tokenizer
+//! ([`ServedModel`]), whatever runs it.
+//!
+//! # The life of a request
+//! 1. [`middleware`](observe) gives it a name, checks its key, and takes a place for it;
+//! 2. a handler reads its body and has it prepared off the threads that serve connections
+//!    ([`ServerState::prepare`]): every field is checked, the prompt rendered and tokenized;
+//! 3. [`ServedModel::ask`] submits it to the engine, which may refuse;
+//! 4. an [`Answer`] turns the engine's events into [`Part`]s: text, tokens, the end. A stream sends
+//!    them as they come, any other response collects them;
+//! 5. when the client goes away the answer is dropped, and the engine gives its blocks back;
+//! 6. the last owner of its [`Record`] counts and logs it.
+//!
+//! # Where to look
+//! | file | what it decides |
+//! |---|---|
+//! | `serve` | listening, connections, stopping |
+//! | `options`, `state` | what can be chosen, what requests share |
+//! | `middleware`, `auth`, `request_id`, `body` | what happens around every request |
+//! | `record`, `log`, `http_metrics` | what is noted about it |
+//! | `served_model`, `answer` | engine and text, for every protocol |
+//! | `error` | all errors, and how each protocol says them |
+//! | `openai` | the OpenAI API |
+//! | `ops`, `metrics` | health, metrics, the description of the API |
+//!
+//! [`middleware`]: axum::middleware
+//! [observe]: axum::middleware::from_fn_with_state
+
+mod answer;
+mod auth;
+mod body;
+mod error;
+mod http_metrics;
+mod kserve;
+mod log;
+mod metrics;
+mod middleware;
+mod openai;
+mod ops;
+mod options;
+mod page;
+mod record;
+mod request_id;
+mod serve;
+mod served_model;
+mod state;
+
+use axum::extract::Request;
+use axum::http::Method;
+use axum::{Router, middleware::from_fn_with_state};
+
+pub use answer::{
+    Answer, AnswerOptions, AnswerToken, Answers, CompleteAnswer, Ending, Part, StoppedBy, TextPart,
+    answers,
+};
+pub use body::{JsonBytes, read as read_body};
+pub use error::{ApiError, ErrorKind};
+pub use options::{LogFormat, LogTarget, ServerOptions};
+pub use record::Record;
+pub use serve::{ServeError, Server, Stop, serve};
+pub use served_model::ServedModel;
+pub use state::{AppState, ServerState};
+
+/// Everything the server answers.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .merge(openai::routes())
+        .merge(kserve::routes())
+        .merge(ops::routes())
+        .merge(page::routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), middleware::observe))
+        .with_state(state)
+}
+
+async fn not_found(request: Request) -> ApiError {
+    let path = request.uri().path();
+    let message = format!("there is nothing at {path:?}; /openapi.json lists what there is");
+    ApiError::new(ErrorKind::NotFound, message)
+}
+
+async fn method_not_allowed(method: Method, request: Request) -> ApiError {
+    let (path, other) = (request.uri().path(), if method == Method::POST { "GET" } else { "POST" });
+    let message = format!("{path} does not answer to {method}; use {other}");
+    ApiError::new(ErrorKind::MethodNotAllowed, message)
+}

@@ -1,0 +1,78 @@
+//! Which models there are.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::ServedModel;
+use crate::body::JsonBytes;
+use crate::error::ApiError;
+use crate::openai::fields;
+use crate::state::AppState;
+
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Model {
+    id: String,
+    /// `model`.
+    object: &'static str,
+    /// When it was loaded, in seconds since 1970.
+    created: u64,
+    /// `bantam`.
+    owned_by: &'static str,
+    /// Tokens of a request at most, prompt and answer together.
+    max_model_len: usize,
+    /// What it is: family, size and number formats.
+    description: String,
+}
+
+/// All models.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    /// `list`.
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+impl Model {
+    fn new(model: &ServedModel) -> Self {
+        Self {
+            id: model.name().to_owned(),
+            object: "model",
+            created: model.created(),
+            owned_by: "bantam",
+            max_model_len: model.context(),
+            description: model.description().to_owned(),
+        }
+    }
+}
+
+/// Every model served here.
+pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: state.models.iter().map(Model::new).collect() })
+}
+
+/// One model.
+pub(crate) async fn show(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, ApiError> {
+    state.model(&id).map(|model| Json(Model::new(model)))
+}
+
+/// Refuses: decoders have no embeddings.
+pub(crate) async fn embeddings(
+    State(state): State<AppState>,
+    JsonBytes(bytes): JsonBytes,
+) -> Result<(), ApiError> {
+    let body: Value = fields::read(&bytes)?;
+    let name = body["model"].as_str().unwrap_or_default();
+    let model = state.model(name)?;
+    let message = format!(
+        "{} is a decoder: it continues text and has no embeddings; ask an encoder model",
+        model.name()
+    );
+    Err(ApiError::bad_request(message).param("model"))
+}

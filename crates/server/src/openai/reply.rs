@@ -1,0 +1,191 @@
+//! Answers as a response or as a stream: the same chunks, collected or sent.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bantam_engine::RequestFailure;
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::answer::{Answer, Answers, Part, answers};
+use crate::error::ApiError;
+use crate::openai::sse;
+use crate::openai::usage::Usage;
+use crate::record::Record;
+use crate::request_id::unique;
+
+/// An answer in the form of a protocol: what a stream says about it, and what that adds up to.
+pub(crate) trait Choice: Send + 'static {
+    /// What a chunk of a stream says.
+    type Delta: Serialize + Send;
+    /// All of it.
+    type Whole: Serialize;
+
+    /// What stands before the first token.
+    fn begin(&mut self) -> Option<Self::Delta>;
+
+    /// What a part adds, if it is anything that can be said now.
+    fn push(&mut self, part: &Part) -> Result<Option<Self::Delta>, ApiError>;
+
+    /// An answer of which nothing is known.
+    fn whole(&self) -> Self::Whole;
+
+    /// Adds what a chunk says.
+    fn add(whole: &mut Self::Whole, delta: Self::Delta);
+}
+
+/// How an endpoint names its replies.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    /// What ids begin with.
+    pub(crate) id: &'static str,
+    /// `object` of a response.
+    pub(crate) whole: &'static str,
+    /// `object` of a chunk.
+    pub(crate) chunk: &'static str,
+}
+
+/// A response, or a chunk of a stream.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Reply<T> {
+    /// The same in all chunks.
+    pub(crate) id: String,
+    pub(crate) object: &'static str,
+    /// In seconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) model: String,
+    pub(crate) choices: Vec<T>,
+    /// In a stream only if it was asked for: null until the last chunk, which has no choices.
+    #[serde(skip_serializing_if = "ShownUsage::is_hidden")]
+    #[schema(value_type = Option<Usage>)]
+    pub(crate) usage: ShownUsage,
+}
+
+/// What a reply says about its usage.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ShownUsage {
+    Hidden,
+    Later,
+    Now(Usage),
+}
+
+impl ShownUsage {
+    const fn is_hidden(&self) -> bool {
+        matches!(self, Self::Hidden)
+    }
+}
+
+/// Answers under way, on their way to one client.
+pub(crate) struct Replying<C> {
+    kind: Kind,
+    id: String,
+    created: u64,
+    model: String,
+    choices: Vec<C>,
+    /// Answers to each prompt.
+    n: usize,
+    answers: Answers,
+    usage: Usage,
+    record: Arc<Record>,
+}
+
+impl<C: Choice> Replying<C> {
+    /// Answers with the choices they become; `n` in a row belong to one prompt.
+    pub(crate) fn new(
+        kind: Kind,
+        model: &str,
+        all: Vec<(Answer, C)>,
+        n: usize,
+        usage: Usage,
+        record: Arc<Record>,
+    ) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (all, choices) = all.into_iter().unzip();
+        Self {
+            kind,
+            id: unique(kind.id),
+            created: now.as_secs(),
+            model: model.to_owned(),
+            choices,
+            n,
+            answers: answers(all),
+            usage,
+            record,
+        }
+    }
+
+    fn reply<T>(&self, object: &'static str, choices: Vec<T>, usage: ShownUsage) -> Reply<T> {
+        let Self { id, created, model, .. } = self;
+        Reply { id: id.clone(), object, created: *created, model: model.clone(), choices, usage }
+    }
+
+    /// What the next part adds; none at the end.
+    async fn next(&mut self) -> Option<Result<(usize, Option<C::Delta>), ApiError>> {
+        let (index, part) = self.answers.next().await?;
+        Some(self.take(index, part))
+    }
+
+    fn take(
+        &mut self,
+        index: usize,
+        part: Result<Part, RequestFailure>,
+    ) -> Result<(usize, Option<C::Delta>), ApiError> {
+        let part = part?;
+        if let Part::End(ending) = &part {
+            self.usage.add(&ending.usage, index % self.n == 0);
+        }
+        Ok((index, self.choices[index].push(&part)?))
+    }
+
+    /// Waits for everything and answers once.
+    pub(crate) async fn whole(mut self) -> Result<Response, ApiError> {
+        let mut wholes: Vec<C::Whole> = self.choices.iter().map(C::whole).collect();
+        for (whole, choice) in wholes.iter_mut().zip(&mut self.choices) {
+            choice.begin().into_iter().for_each(|delta| C::add(whole, delta));
+        }
+        while let Some(next) = self.next().await {
+            let (index, delta) = next?;
+            delta.into_iter().for_each(|delta| C::add(&mut wholes[index], delta));
+        }
+        let reply = self.reply(self.kind.whole, wholes, ShownUsage::Now(self.usage));
+        Ok(Json(reply).into_response())
+    }
+
+    /// Answers at once, and sends what comes.
+    pub(crate) fn stream(mut self, include_usage: bool) -> Response {
+        let record = Arc::clone(&self.record);
+        let first: Vec<C::Delta> = self.choices.iter_mut().filter_map(C::begin).collect();
+        let later = if include_usage { ShownUsage::Later } else { ShownUsage::Hidden };
+        let chunk = self.kind.chunk;
+        let first: Vec<_> =
+            first.into_iter().map(|delta| Ok(self.reply(chunk, vec![delta], later))).collect();
+        let rest = stream::unfold(Some(self), move |replying| async move {
+            let mut replying = replying?;
+            loop {
+                match replying.next().await {
+                    Some(Ok((_, None))) => {}
+                    Some(Ok((_, Some(delta)))) => {
+                        let reply = replying.reply(chunk, vec![delta], later);
+                        return Some((Ok(reply), Some(replying)));
+                    }
+                    Some(Err(error)) => return Some((Err(error), None)),
+                    None if include_usage => {
+                        let usage = ShownUsage::Now(replying.usage);
+                        return Some((Ok(replying.reply(chunk, Vec::new(), usage)), None));
+                    }
+                    None => return None,
+                }
+            }
+        });
+        sse::response(boxed(stream::iter(first).chain(rest)), record)
+    }
+}
+
+/// Erases a stream's type: its full name is too much for the compiler's messages, and for readers.
+fn boxed<T>(stream: impl Stream<Item = T> + Send + 'static) -> stream::BoxStream<'static, T> {
+    stream.boxed()
+}

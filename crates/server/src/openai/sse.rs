@@ -1,0 +1,48 @@
+//! Server-sent events.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Serialize;
+
+use crate::error::ApiError;
+use crate::record::Record;
+
+/// A response that sends each item as an event, then `[DONE]`. A failure is sent as an event too;
+/// the stream then ends without `[DONE]`.
+pub(crate) fn response<T: Serialize + 'static>(
+    items: impl Stream<Item = Result<T, ApiError>> + Send + 'static,
+    record: Arc<Record>,
+) -> Response {
+    let mut failed = false;
+    let events = items.map(Some).chain(stream::once(async { None }));
+    let events = events.filter_map(move |item| {
+        let event = match item {
+            _ if failed => None,
+            None => Some("data: [DONE]\n\n".to_owned()),
+            Some(item) => {
+                let event = item.and_then(|item| event(&item)).unwrap_or_else(|error| {
+                    failed = true;
+                    record.failed(&error.message);
+                    format!("data: {}\n\n", error.openai())
+                });
+                Some(event)
+            }
+        };
+        async move { event.map(Ok::<_, std::convert::Infallible>) }
+    });
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, Body::from_stream(events)).into_response()
+}
+
+fn event(item: &impl Serialize) -> Result<String, ApiError> {
+    let json = serde_json::to_string(item);
+    json.map(|json| format!("data: {json}\n\n")).map_err(|error| {
+        let message = format!("the answer cannot be written as JSON: {error}");
+        ApiError::new(crate::ErrorKind::Internal, message)
+    })
+}

@@ -1,0 +1,96 @@
+//! What those who run the server ask: health, metrics, the description of the API.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bantam_engine::Health;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::metrics;
+use crate::state::{AppState, ServerState};
+
+/// `/health`, `/live`, `/metrics` and `/openapi.json`.
+pub(crate) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/health", get(health))
+        .route("/live", get(live))
+        .route("/metrics", get(prometheus))
+}
+
+/// How the server is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HealthReport {
+    /// Whether every model is ready.
+    ready: bool,
+    /// Each model.
+    models: Vec<ModelHealth>,
+}
+
+/// How a model is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelHealth {
+    /// Its name.
+    name: String,
+    /// `ready`, `draining`, `stalled`, `stopped` or `dead`.
+    status: &'static str,
+    /// What happened to it, if it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl HealthReport {
+    fn new(state: &ServerState) -> Self {
+        let models = state.models.iter().map(|model| {
+            let health = model.engine().health();
+            ModelHealth {
+                name: model.name().to_owned(),
+                status: status(&health),
+                reason: reason(health),
+            }
+        });
+        let models: Vec<ModelHealth> = models.collect();
+        Self { ready: models.iter().all(|model| model.status == "ready"), models }
+    }
+}
+
+const fn status(health: &Health) -> &'static str {
+    match health {
+        Health::Ready => "ready",
+        Health::Draining => "draining",
+        Health::Stalled { .. } => "stalled",
+        Health::Stopped => "stopped",
+        Health::Dead { .. } => "dead",
+    }
+}
+
+fn reason(health: Health) -> Option<String> {
+    match health {
+        Health::Ready | Health::Stopped => None,
+        Health::Draining => Some("the server is stopping".to_owned()),
+        Health::Stalled { since } => {
+            Some(format!("a step has taken {:.0} s so far", since.as_secs_f64()))
+        }
+        Health::Dead { reason } => Some(reason),
+    }
+}
+
+/// Whether every model can answer.
+async fn health(State(state): State<AppState>) -> Response {
+    let report = HealthReport::new(&state);
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+/// Whether the process answers at all.
+async fn live() -> &'static str {
+    "alive\n"
+}
+
+/// What is counted and measured, for Prometheus.
+async fn prometheus(State(state): State<AppState>) -> impl IntoResponse {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics::exposition(&state))
+}

@@ -1,0 +1,239 @@
+//! Listening, and stopping.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time;
+
+use crate::state::{AppState, ServerState};
+use crate::{ServedModel, ServerOptions, router};
+
+/// Time for connections to send the failures of the last answers, and for the log.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Nothing to serve.
+    #[error("there is no model to serve; name one or more")]
+    NoModel,
+    /// Two models could not be told apart.
+    #[error("two models are called {name}; give one of them another name")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// The log cannot be opened.
+    #[error("the log cannot be opened: {0}; choose another file, or none")]
+    Log(io::Error),
+    /// The address is taken, or not ours.
+    #[error("cannot listen at {address}: {source}; choose another --port or --host")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// No threads, or no signals.
+    #[error("the server's threads cannot be started: {0}")]
+    Runtime(io::Error),
+}
+
+/// How a running server is told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not yet.
+    #[default]
+    No,
+    /// Accept nothing new, complete the answers under way within the grace time, then end.
+    Drain,
+    /// End now.
+    Now,
+}
+
+/// Serves models until a signal says to stop; `listening` is called once with the address.
+///
+/// The first SIGTERM or SIGINT drains ([`Stop::Drain`]), a second ends at once.
+///
+/// # Errors
+/// If the options cannot be met, or the address not be listened at.
+pub fn serve(
+    options: ServerOptions,
+    models: Vec<ServedModel>,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("bantam-http")
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)?;
+    let served = runtime.block_on(async {
+        let server = Server::bind(options, models).await?;
+        listening(server.address());
+        let stop = stop_signals().map_err(ServeError::Runtime)?;
+        server.run(stop).await;
+        Ok(())
+    });
+    // Work that nobody waits for any more must not delay the end.
+    runtime.shutdown_background();
+    served
+}
+
+/// Counts signals on behalf of a server.
+fn stop_signals() -> io::Result<watch::Receiver<Stop>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(Stop::No);
+    tokio::spawn(async move {
+        for stop in [Stop::Drain, Stop::Now] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            sender.send_replace(stop);
+        }
+        // A closed channel would look like a command.
+        sender.closed().await;
+    });
+    Ok(receiver)
+}
+
+/// A server that listens.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    state: AppState,
+}
+
+impl Server {
+    /// Listens; connections are answered from [`run`](Self::run) on.
+    ///
+    /// # Errors
+    /// As [`serve`].
+    pub async fn bind(
+        options: ServerOptions,
+        models: Vec<ServedModel>,
+    ) -> Result<Self, ServeError> {
+        let address = SocketAddr::new(options.host, options.port);
+        let state = ServerState::new(options, models)?;
+        let bind = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, address) =
+            bind.await.map_err(|source| ServeError::Bind { address, source })?;
+        Ok(Self { listener, address, state })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its requests share.
+    #[must_use]
+    pub const fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Serves until told to stop.
+    pub async fn run(self, mut stop: watch::Receiver<Stop>) {
+        let Self { listener, state, .. } = self;
+        let router = router(Arc::clone(&state));
+        let slots = Arc::new(Semaphore::new(state.options.max_connections));
+        let mut connections = JoinSet::new();
+        let accepting = async {
+            loop {
+                let (stream, slot) = accept(&listener, &slots).await;
+                let connection = connection(stream, slot, router.clone(), &state, stop.clone());
+                connections.spawn(connection);
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        let mut drain = stop.clone();
+        tokio::select! {
+            () = accepting => {}
+            () = told(&mut drain, Stop::Drain) => {}
+        }
+        drop(listener);
+        state.drain();
+        tokio::select! {
+            () = all(&mut connections) => {}
+            () = told(&mut stop, Stop::Now) => {}
+            () = time::sleep(state.options.grace) => {}
+        }
+        state.shutdown();
+        let _ = time::timeout(LAST_WORDS, all(&mut connections)).await;
+        connections.shutdown().await;
+        state.observer.log.flush(LAST_WORDS);
+    }
+}
+
+/// Waits for this command or a stronger one; without a commander there is none.
+async fn told(stop: &mut watch::Receiver<Stop>, least: Stop) {
+    if stop.wait_for(|told| *told >= least).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn all(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}
+
+/// The next connection, once there is a slot for it.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slot),
+            // A connection that is gone already, or no file descriptors: others will end.
+            Err(_) => time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Serves one connection; once told to stop, it ends after the response under way.
+fn connection(
+    stream: TcpStream,
+    slot: OwnedSemaphorePermit,
+    router: Router,
+    state: &AppState,
+    mut stop: watch::Receiver<Stop>,
+) -> impl Future<Output = ()> + use<> {
+    let read_timeout = state.options.read_timeout;
+    async move {
+        let _slot = slot;
+        // Tokens are worth a packet each. Without it the stream still works.
+        let _ = stream.set_nodelay(true);
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(read_timeout)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let mut serving = pin!(serving);
+        // How a connection ends is its client's business: requests are logged by themselves.
+        tokio::select! {
+            _ = serving.as_mut() => {}
+            () = told(&mut stop, Stop::Drain) => {
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+            }
+        }
+    }
+}

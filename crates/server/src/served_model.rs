@@ -1,0 +1,128 @@
+//! A model as the server knows it: an engine and the text around it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bantam_engine::{EngineHandle, Request};
+use bantam_text::{ChatTemplate, Tokenizer};
+
+use crate::answer::{Answer, AnswerOptions};
+use crate::error::{ApiError, ErrorKind};
+use crate::record::Record;
+
+/// A decoder model that is served under a name.
+///
+/// Encoders will be a type beside this one: they share the name and what `/v1/models` says, but
+/// neither engine nor answers.
+pub struct ServedModel {
+    name: String,
+    engine: EngineHandle,
+    tokenizer: Arc<Tokenizer>,
+    chat_template: Option<ChatTemplate>,
+    description: String,
+    created: u64,
+}
+
+impl ServedModel {
+    /// A model with the tokenizer's own chat template and end tokens.
+    #[must_use]
+    pub fn new(name: impl Into<String>, engine: EngineHandle, tokenizer: Arc<Tokenizer>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            name: name.into(),
+            engine,
+            chat_template: tokenizer.chat_template().cloned(),
+            tokenizer,
+            description: String::new(),
+            created: now.as_secs(),
+        }
+    }
+
+    /// Replaces the chat template.
+    #[must_use]
+    pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
+        self.chat_template = Some(template);
+        self
+    }
+
+    /// Says in a line what the model is: its family, size and number formats. `/v1/models` shows it.
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// The name by which requests ask for it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The engine.
+    #[must_use]
+    pub const fn engine(&self) -> &EngineHandle {
+        &self.engine
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub const fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// What the model is, in a line; may be empty.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// When it was loaded, in seconds since 1970.
+    #[must_use]
+    pub const fn created(&self) -> u64 {
+        self.created
+    }
+
+    /// Tokens of a request at most, prompt and answer together.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.engine.limits().longest_sequence()
+    }
+
+    /// The chat template.
+    ///
+    /// # Errors
+    /// If the model has none: it is not made for conversations.
+    pub fn chat_template(&self) -> Result<&ChatTemplate, ApiError> {
+        self.chat_template.as_ref().ok_or_else(|| {
+            let message = format!(
+                "the model {} has no chat template; use /v1/completions, or serve it with one",
+                self.name
+            );
+            ApiError::new(ErrorKind::BadRequest, message).param("model")
+        })
+    }
+
+    /// Asks for one answer.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::submit`].
+    pub fn ask(
+        &self,
+        request: Request,
+        options: AnswerOptions,
+        record: &Arc<Record>,
+    ) -> Result<Answer, ApiError> {
+        let stop_tokens = stop_tokens(&request);
+        let prompt_tokens = request.prompt.len();
+        let events = self.engine.submit(request)?;
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let record = Arc::clone(record);
+        Ok(Answer::new(events, tokenizer, prompt_tokens, stop_tokens, options, record))
+    }
+}
+
+/// The tokens that end the answer of a request.
+fn stop_tokens(request: &Request) -> Vec<u32> {
+    let ends = request.eos_tokens.iter().filter(|_| !request.ignore_eos);
+    request.stop_tokens.iter().chain(ends).copied().collect()
+}
