@@ -27,9 +27,12 @@ pub struct AnswerToken {
     start: usize,
 }
 
-/// What happens to an answer: texts, then its end.
+/// What happens to an answer: scores of its prompt, texts, then its end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
+    /// How probable the next tokens of the prompt were, if the request asked: from its second token
+    /// on, before any text.
+    Prompt(Vec<TokenLogprobs>),
     /// The answer grows.
     Text(TextPart),
     /// The answer is complete.
@@ -138,6 +141,7 @@ impl Answer {
                 self.record.started(cached_tokens, queue_time);
                 None
             }
+            Event::PromptLogprobs(logprobs) => Some(Ok(Part::Prompt(logprobs))),
             Event::Token { token, logprobs } => {
                 self.usage.generated_tokens += 1;
                 self.record.generated();
@@ -204,6 +208,8 @@ impl Stream for Answer {
 /// The whole of an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CompleteAnswer {
+    /// How probable the tokens of the prompt were, from the second on, if the request asked.
+    pub prompt: Vec<TokenLogprobs>,
     /// Its text.
     pub text: String,
     /// Its tokens, one that ended it left out.
@@ -216,6 +222,7 @@ impl CompleteAnswer {
     /// Adds the next part.
     pub fn push(&mut self, part: Part) {
         match part {
+            Part::Prompt(logprobs) => self.prompt.extend(logprobs),
             Part::Text(TextPart { text, tokens }) => {
                 self.text.push_str(&text);
                 self.tokens.extend(tokens);
@@ -231,7 +238,6 @@ pub type Answers =
     SelectAll<Pin<Box<dyn Stream<Item = (usize, Result<Part, RequestFailure>)> + Send>>>;
 
 /// Puts answers together.
-#[must_use]
 pub fn answers(all: Vec<Answer>) -> Answers {
     all.into_iter()
         .enumerate()

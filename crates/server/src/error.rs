@@ -168,12 +168,12 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let refused = Self::bad_request(error.to_string());
         match error {
-            EngineError::PromptTooLong { .. } | EngineError::CacheTooSmall { .. } => {
-                refused.code("context_length_exceeded")
-            }
+            EngineError::PromptTooLong { .. }
+            | EngineError::PromptBeyondContext { .. }
+            | EngineError::CacheTooSmall { .. } => refused.code("context_length_exceeded"),
             EngineError::MaxTokens { .. } => refused.param("max_tokens"),
             EngineError::MinTokens { .. } => refused.param("min_tokens"),
-            EngineError::Logprobs { .. } => refused.param("logprobs"),
+            EngineError::Logprobs { field, .. } => refused.param(field),
             EngineError::UnknownTokenIn { field, .. } => refused.param(field),
             EngineError::Sampling(SamplingError::Parameter { name, .. }) => refused.param(name),
             EngineError::BadLimits { .. }
@@ -190,6 +190,7 @@ impl From<SubmitError> for ApiError {
         let message = error.to_string();
         match error {
             SubmitError::Refused(refused) => refused.into(),
+            SubmitError::TooMany { .. } => Self::bad_request(message).param("n"),
             SubmitError::Full { retry_after, .. } => Self::new(ErrorKind::Overloaded, message)
                 .code("queue_full")
                 .retry_after(retry_after),
@@ -204,7 +205,8 @@ impl From<RequestFailure> for ApiError {
     fn from(failure: RequestFailure) -> Self {
         let kind = match &failure {
             RequestFailure::Deadline { .. } => ErrorKind::Timeout,
-            RequestFailure::Sampling(SamplingError::NoCandidate { .. }) => ErrorKind::BadRequest,
+            RequestFailure::Sampling(SamplingError::NoCandidate { .. })
+            | RequestFailure::Constraint(_) => ErrorKind::BadRequest,
             RequestFailure::Step { .. } | RequestFailure::Sampling(_) => ErrorKind::Internal,
             RequestFailure::Stopped | RequestFailure::EngineDead { .. } => ErrorKind::Unavailable,
         };

@@ -11,7 +11,7 @@ use crate::state::ServerState;
 type Field<T> = (&'static str, &'static str, fn(&Metrics) -> T);
 
 /// What only grows. Names end in `_total`.
-const COUNTERS: [Field<u64>; 10] = [
+const COUNTERS: [Field<u64>; 11] = [
     ("requests", "Requests accepted.", |m| m.requests),
     (
         "requests_cancelled",
@@ -20,6 +20,7 @@ const COUNTERS: [Field<u64>; 10] = [
     ),
     ("requests_failed", "Requests that failed, those past their deadline included.", |m| m.failed),
     ("prompt_tokens", "Tokens of the prompts of started requests.", |m| m.prompt_tokens),
+    ("scored_tokens", "Prompt tokens whose probability was reported.", |m| m.scored_tokens),
     ("cached_tokens", "Prompt tokens that were in the cache already.", |m| m.cached_tokens),
     ("generated_tokens", "Tokens chosen.", |m| m.generated_tokens),
     ("computed_tokens", "Tokens computed, again after preemptions included.", |m| {
@@ -36,12 +37,13 @@ const GAUGES: [Field<usize>; 2] = [
     ("requests_running", "Requests that hold blocks.", |m| m.running),
 ];
 
-const HISTOGRAMS: [(&str, &str, fn(&Metrics) -> &Histogram); 8] = [
+type HistogramField = (&'static str, &'static str, fn(&Metrics) -> &Histogram);
+
+const HISTOGRAMS: [HistogramField; 7] = [
     ("queue_seconds", "From submission to the first step.", |m| &m.queue_seconds),
     ("first_token_seconds", "From submission to the first token.", |m| &m.first_token_seconds),
     ("inter_token_seconds", "From one token of a request to its next.", |m| &m.inter_token_seconds),
     ("request_seconds", "From submission to the end.", |m| &m.request_seconds),
-    ("step_seconds", "A whole step of the engine.", |m| &m.step_seconds),
     ("forward_seconds", "The model's part of a step.", |m| &m.forward_seconds),
     ("batch_tokens", "Tokens of a step.", |m| &m.batch_tokens),
     ("batch_sequences", "Sequences of a step.", |m| &m.batch_sequences),
@@ -94,6 +96,13 @@ pub(crate) fn exposition(state: &ServerState) -> String {
         let name = format!("bantam_{name}");
         page.family(&name, "histogram", help);
         models.iter().for_each(|(model, metrics)| page.histogram(&name, model, read(metrics)));
+    }
+    let name = "bantam_step_seconds";
+    page.family(name, "histogram", "A whole step of the engine, by what it does.");
+    for (model, metrics) in &models {
+        for (phase, histogram) in metrics.step_seconds.phases() {
+            page.histogram(name, &format!("{model},phase=\"{phase}\""), histogram);
+        }
     }
     server(state, &mut page);
     page.0

@@ -186,7 +186,7 @@ impl Server {
 /// Waits for this command or a stronger one; without a commander there is none.
 async fn told(stop: &mut watch::Receiver<Stop>, least: Stop) {
     if stop.wait_for(|told| *told >= least).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bantam_engine::{EngineHandle, Request};
+use bantam_engine::{EngineHandle, Request, Submission};
 use bantam_text::{ChatTemplate, Tokenizer};
 
 use crate::answer::{Answer, AnswerOptions};
@@ -102,22 +102,27 @@ impl ServedModel {
         })
     }
 
-    /// Asks for one answer.
+    /// Asks for one answer to each submission, all or none.
     ///
     /// # Errors
-    /// As [`EngineHandle::submit`].
+    /// As [`EngineHandle::submit_all`].
     pub fn ask(
         &self,
-        request: Request,
-        options: AnswerOptions,
+        submissions: Vec<Submission>,
+        options: &AnswerOptions,
         record: &Arc<Record>,
-    ) -> Result<Answer, ApiError> {
-        let stop_tokens = stop_tokens(&request);
-        let prompt_tokens = request.prompt.len();
-        let events = self.engine.submit(request)?;
-        let tokenizer = Arc::clone(&self.tokenizer);
-        let record = Arc::clone(record);
-        Ok(Answer::new(events, tokenizer, prompt_tokens, stop_tokens, options, record))
+    ) -> Result<Vec<Answer>, ApiError> {
+        let known: Vec<(usize, Vec<u32>)> = submissions
+            .iter()
+            .map(|Submission { request, .. }| (request.prompt.len(), stop_tokens(request)))
+            .collect();
+        let all_events = self.engine.submit_all(submissions)?;
+        let answers = all_events.into_iter().zip(known);
+        let answers = answers.map(|(events, (prompt_tokens, stop_tokens))| {
+            let (tokenizer, record) = (Arc::clone(&self.tokenizer), Arc::clone(record));
+            Answer::new(events, tokenizer, prompt_tokens, stop_tokens, options.clone(), record)
+        });
+        Ok(answers.collect())
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use bantam_engine::Request;
 use bantam_text::{EncodeOptions, Message, Tokenizer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -120,15 +119,14 @@ pub(crate) async fn create(
     let usage = Usage::of_prompts(asked.request.prompt.len());
     record.asked(model.name(), usage.prompt_tokens);
     asked.user.iter().for_each(|user| record.user(user));
-    let mut answers = Vec::new();
-    for index in 0..asked.n {
-        let mut request: Request = asked.request.clone();
-        request.sampling.seed = request.sampling.seed.wrapping_add(index as u64);
-        let answer = model.ask(request, asked.options.clone(), &record)?;
+    let submissions = asked.request.samples(asked.n).map(Into::into).collect();
+    let answers = model.ask(submissions, &asked.options, &record)?;
+    let answers = answers.into_iter().enumerate().map(|(index, answer)| {
         let tokenizer = Arc::clone(model.tokenizer());
         let logprobs = asked.request.logprobs.is_some();
-        answers.push((answer, Chatting { index, tokenizer, logprobs }));
-    }
+        (answer, Chatting { index, tokenizer, logprobs })
+    });
+    let answers = answers.collect();
     let replying = Replying::new(KIND, model.name(), answers, asked.n, usage, record);
     if asked.stream { Ok(replying.stream(asked.include_usage)) } else { replying.whole().await }
 }
@@ -193,6 +191,7 @@ impl Choice for Chatting {
 
     fn push(&mut self, part: &Part) -> Result<Option<ChatDelta>, ApiError> {
         Ok(Some(match part {
+            Part::Prompt(_) => return Ok(None),
             Part::Text(TextPart { text, tokens }) => ChatDelta {
                 logprobs: self.logprobs.then(|| ChatLogprobs::new(&self.tokenizer, tokens)),
                 ..self.delta(MessageDelta { content: Some(text.clone()), role: None })

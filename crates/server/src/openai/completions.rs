@@ -87,21 +87,21 @@ pub(crate) async fn create(
     let usage = Usage::of_prompts(prompts.iter().map(|prompt| prompt.tokens.len()).sum());
     record.asked(model.name(), usage.prompt_tokens);
     asked.user.iter().for_each(|user| record.user(user));
-    let mut answers = Vec::new();
+    let (mut submissions, mut choices) = (Vec::new(), Vec::new());
     for PreparedPrompt { text, tokens } in prompts {
-        for index in 0..asked.n {
-            let mut request = Request { prompt: tokens.clone(), ..asked.request.clone() };
-            request.sampling.seed = request.sampling.seed.wrapping_add(index as u64);
-            let answer = model.ask(request, asked.options.clone(), &record)?;
-            let choice = Completing {
-                index: answers.len(),
+        let request = Request { prompt: tokens, ..asked.request.clone() };
+        for request in request.samples(asked.n) {
+            choices.push(Completing {
+                index: choices.len(),
                 tokenizer: Arc::clone(model.tokenizer()),
                 logprobs: asked.request.logprobs.is_some(),
                 echo: echo.then(|| text.clone()),
-            };
-            answers.push((answer, choice));
+            });
+            submissions.push(request.into());
         }
     }
+    let answers = model.ask(submissions, &asked.options, &record)?;
+    let answers = answers.into_iter().zip(choices).collect();
     let replying = Replying::new(KIND, model.name(), answers, asked.n, usage, record);
     if asked.stream { Ok(replying.stream(asked.include_usage)) } else { replying.whole().await }
 }
@@ -170,6 +170,7 @@ impl Choice for Completing {
                     logprobs.push(&self.tokenizer, tokens, offset);
                 }
             }
+            Part::Prompt(_) => return Ok(None),
             Part::End(ending) => choice.finish_reason = Some(ending.reason.name()),
         }
         Ok(Some(choice))

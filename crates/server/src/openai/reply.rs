@@ -136,7 +136,7 @@ impl<C: Choice> Replying<C> {
     ) -> Result<(usize, Option<C::Delta>), ApiError> {
         let part = part?;
         if let Part::End(ending) = &part {
-            self.usage.add(&ending.usage, index % self.n == 0);
+            self.usage.add(&ending.usage, index.is_multiple_of(self.n));
         }
         Ok((index, self.choices[index].push(&part)?))
     }
