@@ -136,7 +136,7 @@ impl Executor for Toy {
         match fault {
             Some(Fault::Panic) => panic!("injected"),
             Some(Fault::Error) => Err(ModelError::BadOption {
-                option: "--fault",
+                option: "--fault".to_owned(),
                 got: "injected".to_owned(),
                 expected: "none".to_owned(),
             }),
