@@ -2,9 +2,16 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
 use bantam_backend::Batch;
 use bantam_engine::{
-    Event, EventReceiver, Executor, FinishReason, Limits, Request, Sampler, SamplingContext,
+    ConstraintError, Engine, EngineOptions, Event, EventReceiver, Executor, FinishReason, Limits,
+    Request, Sampler, SamplingContext, SamplingParams, StepReport, Submission, TokenConstraint,
+    TokenLogprobs, TokenMask, event_channel,
 };
 use bantam_model::ModelError;
 
@@ -132,8 +139,61 @@ impl Executor for Hashing {
     }
 }
 
-/// The answer to a request that has the model for itself, computed without engine and cache.
+/// The logits after these tokens, computed without engine and cache.
+pub fn logits_after(tokens: &[u32]) -> Vec<f32> {
+    let values = tokens.iter().zip(0..).map(|(&token, position)| slot_value(token, position));
+    logits(values).collect()
+}
+
+/// A constraint whose every state depends on all tokens accepted so far: one that is asked or told
+/// too often, or in the wrong order, allows other tokens.
+#[derive(Clone, Debug)]
+pub struct Form {
+    state: u64,
+    mask: [u32; 1],
+    accepted: usize,
+    /// After so many tokens only the end is allowed.
+    length: usize,
+}
+
+/// What a [`Form`] allows as its end.
+pub const FORM_END: u32 = 6;
+
+impl Form {
+    pub fn new(seed: u64, length: usize) -> Self {
+        Self { state: seed, mask: [0], accepted: 0, length }
+    }
+}
+
+impl TokenConstraint for Form {
+    fn allowed(&mut self) -> Result<TokenMask<'_>, ConstraintError> {
+        // Tokens 1 and 2 are always left.
+        let word = (mix(self.state, 3) >> 20) as u32 | 0b110;
+        self.mask = [if self.accepted < self.length { word } else { 1 << FORM_END }];
+        Ok(TokenMask::new(&self.mask))
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        if !self.allowed()?.contains(token) {
+            return Err(ConstraintError { reason: format!("token {token} is not allowed") });
+        }
+        self.state = mix(self.state, u64::from(token));
+        self.accepted += 1;
+        Ok(())
+    }
+}
+
+/// The answer to a request that has the model for itself.
 pub fn alone(request: &Request, limits: &Limits) -> (Vec<u32>, FinishReason) {
+    alone_in_form(request, None, limits)
+}
+
+/// The answer in this form to a request that has the model for itself.
+pub fn alone_in_form(
+    request: &Request,
+    mut form: Option<Form>,
+    limits: &Limits,
+) -> (Vec<u32>, FinishReason) {
     let mut sampler = Sampler::new(request.sampling.clone()).unwrap();
     let mut tokens = request.prompt.clone();
     let num_prompt = tokens.len();
@@ -143,21 +203,35 @@ pub fn alone(request: &Request, limits: &Limits) -> (Vec<u32>, FinishReason) {
         stops.extend(&request.eos_tokens);
     }
     loop {
-        let values = tokens.iter().zip(0..).map(|(&token, position)| slot_value(token, position));
-        let logits: Vec<f32> = logits(values).collect();
-        let early = tokens.len() - num_prompt < request.min_tokens;
-        let excluded = if early { &stops[..] } else { &[] };
-        let context = SamplingContext { tokens: &tokens, num_prompt, excluded, allowed: None };
-        let token = sampler.choose(&logits, &context).unwrap();
-        tokens.push(token);
         let generated = tokens.len() - num_prompt;
-        if stops.contains(&token) {
+        if tokens[num_prompt..].last().is_some_and(|last| stops.contains(last)) {
             return (tokens.split_off(num_prompt), FinishReason::Stop);
         }
         if generated == max_tokens {
             return (tokens.split_off(num_prompt), FinishReason::Length);
         }
+        let ending = form.as_ref().is_some_and(|form| form.accepted == form.length);
+        let early = generated < request.min_tokens && !ending;
+        let context = SamplingContext {
+            tokens: &tokens,
+            num_prompt,
+            excluded: if early { &stops } else { &[] },
+            allowed: form.as_mut().map(|form| form.allowed().unwrap()),
+        };
+        let token = sampler.choose(&logits_after(&tokens), &context).unwrap();
+        if let Some(form) = form.as_mut().filter(|_| !stops.contains(&token)) {
+            form.accept(token).unwrap();
+        }
+        tokens.push(token);
     }
+}
+
+/// The scores of a prompt that has the model for itself.
+pub fn scores_alone(request: &Request) -> Vec<TokenLogprobs> {
+    let Some(top) = request.prompt_logprobs else { return Vec::new() };
+    let score =
+        |n: usize| TokenLogprobs::new(&logits_after(&request.prompt[..n]), request.prompt[n], top);
+    (1..request.prompt.len()).map(score).collect()
 }
 
 /// What arrived: tokens, and the events that are not tokens.
@@ -170,4 +244,59 @@ pub fn collect(events: EventReceiver) -> (Vec<u32>, Vec<Event>) {
         }
     }
     (tokens, others)
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Queues a submission in an engine without a thread.
+pub fn submit(engine: &mut Engine, submission: impl Into<Submission>) -> EventReceiver {
+    let (sender, receiver) = event_channel();
+    engine.submit(submission, Box::new(sender)).unwrap();
+    receiver
+}
+
+/// Runs until nothing is left.
+pub fn run(engine: &mut Engine) -> Vec<StepReport> {
+    let mut reports = Vec::new();
+    while !engine.is_idle() {
+        reports.push(engine.step().unwrap());
+        assert!(reports.len() < 20_000, "the engine does not finish");
+    }
+    reports
+}
+
+pub fn engine(model: Hashing, options: EngineOptions) -> Engine {
+    Engine::new(Box::new(model), options).unwrap()
+}
+
+/// A prompt of `len` tokens, the first `shared` of which depend on the group only.
+pub fn prompt(group: u32, shared: usize, len: usize, seed: u32) -> Vec<u32> {
+    let token = |i: usize| {
+        let own = if i < shared { 0 } else { seed };
+        (group * 11 + own * 5 + i as u32 * 3) % VOCAB as u32
+    };
+    (0..len).map(token).collect()
+}
+
+pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Request {
+    let sampling = SamplingParams::greedy();
+    Request { sampling, max_tokens: Some(max_tokens), ..Request::new(prompt) }
 }
