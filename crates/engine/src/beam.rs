@@ -198,7 +198,8 @@ impl<'a> Search<'a> {
         };
         let mut continuations = Vec::new();
         for (hypothesis, receiver) in running.iter().zip(receivers) {
-            let answer = receiver.answer().await.map_err(|failure| self.whole_deadline(failure))?;
+            let answer = receiver.answer().await;
+            let answer = answer.map_err(|failure| self.of_the_whole(failure, hypothesis))?;
             let top = answer.logprobs.into_iter().flat_map(|logprobs| logprobs.top);
             continuations.extend(top.map(|(token, logprob)| hypothesis.extended(token, logprob)));
         }
@@ -222,11 +223,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A step knows what was left of the deadline only.
-    fn whole_deadline(&self, failure: RequestFailure) -> RequestFailure {
+    /// A request for one token knows only what was left of the deadline.
+    fn of_the_whole(&self, failure: RequestFailure, hypothesis: &Hypothesis) -> RequestFailure {
         match (failure, self.request.deadline) {
-            (RequestFailure::Deadline { generated, .. }, Some(limit)) => {
-                RequestFailure::Deadline { limit, generated }
+            (RequestFailure::Deadline { .. }, Some(limit)) => {
+                RequestFailure::Deadline { limit, generated: hypothesis.tokens.len() }
             }
             (failure, _) => failure,
         }

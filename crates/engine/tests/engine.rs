@@ -125,6 +125,24 @@ fn a_shared_beginning_is_computed_once_and_reported() {
 }
 
 #[test]
+fn steps_are_timed_by_what_they_do() {
+    let limits = Limits { max_batch_tokens: 8, ..limits() };
+    let prefill = PrefillLimit::Tokens(NonZeroUsize::new(4).unwrap());
+    let options = EngineOptions { prefill, ..EngineOptions::default() };
+    let mut engine = engine(Hashing::new(limits), options);
+    let _first = submit(&mut engine, greedy(vec![1; 16], 6));
+    engine.step().unwrap();
+    engine.step().unwrap();
+    let _second = submit(&mut engine, greedy(vec![2; 12], 4));
+    run(&mut engine);
+    // The first prompt, the second beside the first answer, and the rest of both answers.
+    let counts = engine.metrics().step_seconds.phases().map(|(phase, h)| (phase, h.count()));
+    assert_eq!(counts, [("decode", 3), ("prefill", 2), ("mixed", 3)]);
+    engine.step().unwrap();
+    assert_eq!(engine.metrics().batch_tokens.count(), 8, "an empty step counts");
+}
+
+#[test]
 fn a_failing_step_fails_its_batch_only() {
     let limits = Limits { max_sequences: 2, ..limits() };
     for fault in [Fault::Error, Fault::Panic] {

@@ -227,12 +227,36 @@ fn a_step_that_hangs_is_not_healthy() {
     let mut events = engine.submit(request(1, 2)).unwrap();
     next(&mut events);
     thread::sleep(Duration::from_millis(30));
-    assert!(matches!(engine.health(), Health::Stalled { .. }));
+    let Health::Stalled { since } = engine.health() else { panic!("{:?}", engine.health()) };
+    assert!(since >= Duration::from_millis(10));
+    assert!(!engine.health().is_ready());
     drop(open);
     last(&mut events);
+    // The step has ended, and the engine is well again.
+    while engine.metrics().running > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(engine.health(), Health::Ready);
+    assert_eq!(collect(engine.submit(request(2, 3)).unwrap()).0.len(), 3);
     engine.drain();
     assert!(engine.wait(LONG));
     assert_eq!(engine.health(), Health::Stopped);
+}
+
+#[test]
+fn a_deadline_in_the_queue_passes_while_a_step_hangs() {
+    let (engine, open) = gated(HandleOptions::default());
+    let mut first = engine.submit(request(1, 2)).unwrap();
+    next(&mut first);
+    let limit = Duration::from_millis(5);
+    let mut late = engine.submit(Request { deadline: Some(limit), ..request(2, 2) }).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(engine.num_waiting(), 1);
+    drop(open);
+    let failure = RequestFailure::Deadline { limit, generated: 0 };
+    assert_eq!(next(&mut late), Some(Event::Failed(failure)));
+    assert_eq!(collect(first).0.len(), 2);
+    assert_eq!(engine.num_waiting(), 0);
 }
 
 #[test]
