@@ -20,6 +20,7 @@ mod output;
 mod reference;
 mod run;
 mod scoring;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ Examples:
   bantam demo
   bantam run smollm2
   bantam run smollm2 --prompt 'Name three rivers.' --dtype int4
+  bantam serve smollm2
   bantam eval smollm2@int8 smollm2@int4 --against smollm2
 
 Environment:
@@ -51,6 +53,7 @@ Environment:
 enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Serve(serve::ServeArgs),
     Inspect(inspect::InspectArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
     let result = match &command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(args),

@@ -39,6 +39,11 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(print_line(serde_json::to_string(value)?)?)
 }
 
+/// Tells people something on standard error; that nobody reads there is no error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// A progress bar with the time left, on standard error; invisible unless that is a terminal.
 pub(crate) fn progress_bar(steps: u64, what: &str) -> ProgressBar {
     let template = "{msg} {wide_bar} {percent:>3} %, {eta} left";

@@ -1,0 +1,122 @@
+//! What each of several models may take of the memory.
+
+use anyhow::bail;
+use bantam_model::{CacheSize, LoadOptions, MemoryPlan};
+
+use crate::device::Device;
+use crate::memory;
+use crate::model_arg::OpenModel;
+
+/// Without `--memory` the caches together take at most one part in so many of what is available: a
+/// server shares its machine with others, and few need more.
+const CACHE_PARTS: u64 = 4;
+
+/// Plans models that are loaded side by side, within `--memory` if stated, else within what this
+/// machine has to spare.
+///
+/// Every model gets what it needs for one sequence of full length; what is left goes to the caches
+/// in equal shares, and what one cannot use to the ones after it.
+pub(super) fn plan(
+    models: &[(&OpenModel, LoadOptions)],
+    device: &Device,
+    stated: Option<u64>,
+) -> anyhow::Result<Vec<(LoadOptions, MemoryPlan)>> {
+    let unlimited = |options: &LoadOptions, cache, max_sequences| LoadOptions {
+        cache,
+        max_sequences,
+        memory_budget: None,
+        ..options.clone()
+    };
+    let mut needs = Vec::new();
+    for (model, options) in models {
+        let total = |sequences| -> anyhow::Result<u64> {
+            let options = unlimited(options, CacheSize::FullLength, sequences);
+            Ok(model.plan(device, &options)?.total())
+        };
+        needs.push((total(1)?, total(options.max_sequences)?));
+    }
+    let least: u64 = needs.iter().map(|(least, _)| least).sum();
+    let available = memory::budget();
+    let budget = stated.or(available).unwrap_or(u64::MAX);
+    if models.len() > 1 && least > budget {
+        bail!("{}", too_little(models, &needs, budget));
+    }
+    let mut left = match (stated, available) {
+        (None, Some(available)) => (available / CACHE_PARTS).min(budget.saturating_sub(least)),
+        _ => budget.saturating_sub(least),
+    };
+    let mut plans = Vec::new();
+    for (n, ((model, options), (least, most))) in models.iter().zip(needs).enumerate() {
+        let more = (left / (models.len() - n) as u64).min(most - least);
+        left -= more;
+        // Less than the least only where a single model is too large: its plan says what would fit.
+        let own = (least + more).min(budget);
+        let options =
+            LoadOptions { cache: CacheSize::Budget, memory_budget: Some(own), ..options.clone() };
+        let plan = model.plan(device, &options)?;
+        plans.push((options, plan));
+    }
+    Ok(plans)
+}
+
+fn too_little(models: &[(&OpenModel, LoadOptions)], needs: &[(u64, u64)], budget: u64) -> String {
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let each = models.iter().zip(needs);
+    let each: Vec<String> = each
+        .map(|((model, _), (least, _))| format!("{} {} MiB", model.name, mebibytes(*least)))
+        .collect();
+    let least = mebibytes(needs.iter().map(|(least, _)| least).sum());
+    format!(
+        "the models need {least} MiB side by side ({}), but have {} MiB; use --memory {least}MiB if \
+         the machine has that much, a smaller --max-model-len, --dtype int4, or fewer models",
+        each.join(", "),
+        budget >> 20,
+    )
+}
+
+/// Reads a number of bytes such as `12GiB`, `800MB` or `1.5G`; a bare G is a GiB.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let refuse =
+        || format!("{text:?} is no amount of memory; expected one such as 12GiB or 800MiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "k" | "kib" => 1u64 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(refuse()),
+    };
+    let number: f64 = number.parse().map_err(|_| refuse())?;
+    let bytes = number * factor as f64;
+    // Beyond that a float is no whole number of bytes, and no machine has as much.
+    if (1.0..=9e15).contains(&bytes) { Ok(bytes as u64) } else { Err(refuse()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_memory_are_read() {
+        let good = [
+            ("12GiB", 12 << 30),
+            ("12g", 12 << 30),
+            ("1.5 GiB", 3 << 29),
+            ("800MB", 800_000_000),
+            ("4096", 4096),
+            ("1t", 1 << 40),
+        ];
+        for (text, expected) in good {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GiB", "-1G", "0", "1e9", "12 parsecs", "1.2.3G", "99999999T"] {
+            assert!(bytes(text).unwrap_err().contains("12GiB"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! From arguments to a server that runs.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use bantam_backend::Backend;
+use bantam_engine::{EngineHandle, Turns};
+use bantam_model::{LoadOptions, MemoryPlan};
+use bantam_server::{LogFormat, LogTarget, ServedModel, ServerOptions, serve};
+use bantam_text::Tokenizer;
+
+use super::args::{LogForm, ServeArgs, ServedArg};
+use super::shares;
+use crate::device::Device;
+use crate::model_arg::OpenModel;
+use crate::output;
+
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let options = args.server_options()?;
+    check_names(&args.models)?;
+    check_address(SocketAddr::new(options.host, options.port))?;
+    let begun = Instant::now();
+    let device = args.device.open()?;
+    // Everything that can be refused is refused before a weight is read.
+    let mut opened = Vec::new();
+    for arg in &args.models {
+        let model = OpenModel::open(&arg.model.name)?;
+        let tokenizer = model.tokenizer()?;
+        let context = args.context(&model)?;
+        opened.push((arg, model, tokenizer, context));
+    }
+    let wanted: Vec<_> = opened
+        .iter()
+        .map(|(arg, model, _, context)| (model, args.load_options(arg, *context)))
+        .collect();
+    let plans = shares::plan(&wanted, &device, args.memory)?;
+    drop(wanted);
+    let turns = Turns::default();
+    let mut models = Vec::new();
+    for ((arg, model, tokenizer, _), (load, plan)) in opened.into_iter().zip(plans) {
+        announce(arg, &load, &plan);
+        models.push(start(args, arg, model, tokenizer, load, &device, &turns)?);
+    }
+    let loaded = begun.elapsed();
+    serve(options, models, |address| {
+        let seconds = loaded.as_secs_f64();
+        let names: Vec<&str> = args.models.iter().map(|arg| arg.name.as_str()).collect();
+        let (names, device) = (names.join(", "), device.describe());
+        output::note(&format!(
+            "{names} on {device}, loaded in {seconds:.1} s; listening at {}",
+            page(address)
+        ));
+    })?;
+    Ok(())
+}
+
+/// What a browser on this machine opens.
+fn page(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        return format!("http://localhost:{}", address.port());
+    }
+    format!("http://{address}")
+}
+
+/// Loads a model and starts its engine.
+fn start(
+    args: &ServeArgs,
+    arg: &ServedArg,
+    model: OpenModel,
+    tokenizer: Tokenizer,
+    load: LoadOptions,
+    device: &Device,
+    turns: &Turns,
+) -> anyhow::Result<ServedModel> {
+    let format = arg.model.format_or(args.dtype);
+    let parameters = model.checkpoint.parameters() as f64 / 1e6;
+    let kind = model.arch.model_type;
+    let description = format!("{kind}, {parameters:.1} M parameters, {format}");
+    let (device, turns) = (device.clone(), turns.clone());
+    let engine = EngineHandle::spawn(args.handle_options(), move || {
+        let decoder = model.load(&device, &load)?;
+        Ok(turns.share(decoder))
+    })?;
+    Ok(ServedModel::new(&arg.name, engine, Arc::new(tokenizer)).with_description(description))
+}
+
+/// The memory plan, and what it means for requests.
+fn announce(arg: &ServedArg, load: &LoadOptions, plan: &MemoryPlan) {
+    let tokens = plan.num_blocks * plan.block_tokens;
+    let indented: Vec<String> = plan.to_string().lines().map(|line| format!("  {line}")).collect();
+    output::note(&format!(
+        "{}\n{}\n  {tokens} tokens of cache: {} requests of {} tokens side by side, or {} of {}",
+        arg.name,
+        indented.join("\n"),
+        (tokens / plan.max_context).max(1).min(load.max_sequences),
+        plan.max_context,
+        load.max_sequences,
+        (tokens / load.max_sequences).min(plan.max_context),
+    ));
+}
+
+fn check_names(models: &[ServedArg]) -> anyhow::Result<()> {
+    for (n, arg) in models.iter().enumerate() {
+        if models[..n].iter().any(|other| other.name == arg.name) {
+            bail!(
+                "two models are called {}; name one of them, as in other={}",
+                arg.name,
+                arg.model.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an address that is taken before minutes are spent on loading.
+fn check_address(address: SocketAddr) -> anyhow::Result<()> {
+    TcpListener::bind(address).map(drop).map_err(|error| {
+        anyhow!("cannot listen at {address}: {error}; choose another --port or --host")
+    })
+}
+
+impl ServeArgs {
+    fn server_options(&self) -> anyhow::Result<ServerOptions> {
+        let mut api_keys = self.api_key.clone();
+        if let Some(path) = &self.api_key_file {
+            let text = fs::read_to_string(path)
+                .map_err(|error| anyhow!("cannot read the keys in {}: {error}", path.display()))?;
+            let keys = text.lines().map(str::trim).filter(|key| !key.is_empty());
+            api_keys.extend(keys.map(str::to_owned));
+            if api_keys.is_empty() {
+                bail!("{} holds no key; write one a line", path.display());
+            }
+        }
+        if api_keys.iter().any(|key| key.trim().is_empty()) {
+            bail!("an API key is empty; leave --api-key out to answer everyone");
+        }
+        let log_target = match (self.log, &self.log_file) {
+            (LogForm::Off, _) => LogTarget::Off,
+            (_, Some(path)) => LogTarget::File(path.clone()),
+            (_, None) => LogTarget::Stderr,
+        };
+        let log_format = match self.log {
+            LogForm::Json => LogFormat::Json,
+            LogForm::Text | LogForm::Off => LogFormat::Text,
+        };
+        Ok(ServerOptions {
+            host: self.host,
+            port: self.port,
+            api_keys,
+            max_body_bytes: usize::try_from(self.max_body)?,
+            deadline: Some(Duration::from_secs(self.request_timeout as u64)),
+            grace: Duration::from_secs(self.drain_timeout as u64),
+            // Those that run and wait, and as many again that are prepared or refused.
+            max_requests: self.models.len() * 2 * (self.max_num_seqs + self.max_waiting),
+            max_connections: self.models.len() * 4 * (self.max_num_seqs + self.max_waiting),
+            log_target,
+            log_format,
+            ..ServerOptions::default()
+        })
+    }
+}
