@@ -3,6 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bantam_text::{GrammarMatcher, TextError};
+
 use crate::step::panic_message;
 
 /// A set of tokens: bit `t % 32` of word `t / 32` says whether token `t` is in it.
@@ -48,6 +50,9 @@ impl<'a> TokenMask<'a> {
 /// engine's thread between steps: what takes long, such as compiling a grammar, belongs before
 /// submission.
 ///
+/// A [`GrammarMatcher`] is one: its end tokens must be among the request's
+/// [`eos_tokens`](crate::Request::eos_tokens), or the answer goes on after its form is complete.
+///
 /// An error, a panic, or a mask without tokens fails the request, and that one only.
 pub trait TokenConstraint: Send {
     /// The tokens that may come next.
@@ -69,6 +74,22 @@ pub trait TokenConstraint: Send {
 pub struct ConstraintError {
     /// What happened.
     pub reason: String,
+}
+
+impl TokenConstraint for GrammarMatcher {
+    fn allowed(&mut self) -> Result<TokenMask<'_>, ConstraintError> {
+        Ok(TokenMask::new(Self::allowed(self)?))
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        Ok(Self::accept(self, token)?)
+    }
+}
+
+impl From<TextError> for ConstraintError {
+    fn from(error: TextError) -> Self {
+        Self { reason: error.to_string() }
+    }
 }
 
 /// Calls a constraint; a panic in it is an error like others.

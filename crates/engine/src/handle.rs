@@ -15,6 +15,10 @@ use crate::{
     Metrics, Request, RequestFailure, Submission, event_channel,
 };
 
+/// Stack of the engine's thread: constraints may recurse as deeply as their grammars nest. Only what
+/// is touched takes memory.
+const STACK_BYTES: usize = 64 << 20;
+
 /// How an engine on its own thread behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HandleOptions {
@@ -201,7 +205,8 @@ impl EngineHandle {
     ) -> Result<Self, SpawnError> {
         let (commands, received) = mpsc::channel();
         let (made, ready) = mpsc::sync_channel(1);
-        thread::Builder::new().name("bantam-engine".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("bantam-engine".to_owned());
+        thread.stack_size(STACK_BYTES).spawn(move || {
             let engine = make_engine(make, options.engine);
             match engine {
                 Err(error) => drop(made.send(Err(error))),
@@ -277,8 +282,13 @@ impl EngineHandle {
         submissions: impl IntoIterator<Item = impl Into<Submission>>,
         limit: usize,
     ) -> Result<Vec<EventReceiver>, SubmitError> {
+        let submissions = submissions.into_iter();
+        // Before anything is made for them.
+        let asked = submissions.size_hint().0;
+        if asked > limit {
+            return Err(SubmitError::TooMany { asked, limit });
+        }
         let (submissions, receivers) = submissions
-            .into_iter()
             .map(|submission| {
                 let (sender, receiver) = event_channel();
                 ((submission.into(), Box::new(sender) as Box<dyn EventSink>), receiver)

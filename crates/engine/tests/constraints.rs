@@ -4,12 +4,16 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bantam_engine::{
     ConstraintError, EngineOptions, Event, FinishReason, Limits, Request, RequestFailure,
-    TokenConstraint, TokenMask,
+    SamplingParams, TokenConstraint, TokenMask,
+};
+use bantam_text::{
+    GrammarCompiler, GrammarSpec, TokenType, Tokenizer, TokenizerSource, Vocabulary, VocabularyKind,
 };
 use common::{
     FORM_END, Form, Hashing, alone, alone_in_form, collect, engine, greedy, limits, run, submit,
@@ -75,6 +79,61 @@ fn the_end_wins_over_min_tokens_when_nothing_else_is_allowed() {
     // Before, min_tokens holds: the form would allow its end at any time.
     assert_eq!(tokens.iter().position(|&token| token == FORM_END), Some(4));
     assert!(matches!(others.last(), Some(Event::Finished { reason: FinishReason::Stop, .. })));
+}
+
+/// Letters a–z are tokens 0–25, 28 is the end.
+fn letters() -> (Tokenizer, u32) {
+    let mut tokens: Vec<String> = (b'a'..=b'z').map(|c| char::from(c).to_string()).collect();
+    tokens.extend(["©", "Ã", "<end>"].map(str::to_owned));
+    let mut token_types = vec![TokenType::Normal; tokens.len()];
+    token_types[28] = TokenType::Control;
+    let vocabulary = Vocabulary {
+        kind: VocabularyKind::Gpt2,
+        pre: None,
+        tokens,
+        token_types,
+        scores: Vec::new(),
+        merges: Vec::new(),
+        bos: None,
+        eos: Some(28),
+        eot: None,
+        unknown: None,
+        padding: None,
+        add_bos: false,
+        add_eos: false,
+        add_space_prefix: false,
+        chat_template: None,
+    };
+    (Tokenizer::load(&TokenizerSource::Vocabulary(Box::new(vocabulary))).unwrap(), 28)
+}
+
+#[test]
+fn answers_obey_a_grammar() {
+    let (tokenizer, end) = letters();
+    let compiler = GrammarCompiler::new(&tokenizer, &[end], limits().vocab_size).unwrap();
+    let grammar = compiler.compile(&GrammarSpec::Regex("x[a-c]{2,4}(yes|no)".to_owned())).unwrap();
+    let mut engine = engine(Hashing::new(limits()), EngineOptions::default());
+    let sampling = SamplingParams { temperature: 2.0, ..SamplingParams::default() };
+    let request = Request { sampling, eos_tokens: vec![end], ..Request::new(vec![1, 2, 3]) };
+    let receivers: Vec<_> = request
+        .samples(12)
+        .map(|sample| submit(&mut engine, sample.constrained(Box::new(grammar.matcher()))))
+        .collect();
+    run(&mut engine);
+    let mut texts = BTreeSet::new();
+    for receiver in receivers {
+        let (tokens, others) = collect(receiver);
+        assert!(matches!(others.last(), Some(Event::Finished { reason: FinishReason::Stop, .. })));
+        let (last, tokens) = tokens.split_last().unwrap();
+        assert_eq!(*last, end);
+        let text = tokenizer.decode(tokens, false);
+        let middle = text.strip_prefix('x').unwrap();
+        let middle = middle.strip_suffix("yes").or(middle.strip_suffix("no")).unwrap();
+        assert!((2..=4).contains(&middle.len()), "{text}");
+        assert!(middle.bytes().all(|letter| (b'a'..=b'c').contains(&letter)), "{text}");
+        texts.insert(text);
+    }
+    assert!(texts.len() > 3, "{texts:?}");
 }
 
 #[test]

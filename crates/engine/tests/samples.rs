@@ -122,6 +122,9 @@ fn places_in_the_queue_are_taken_together_or_not_at_all() {
         never.to_string(),
         "5 answers at once, but at most 4 requests may wait; ask for fewer"
     );
+    // Nothing is made for answers that can never be accepted.
+    let huge = engine.submit_samples(&request(), usize::MAX).unwrap_err();
+    assert!(matches!(huge, SubmitError::TooMany { asked: usize::MAX, limit: 4 }), "{huge}");
     assert!(engine.submit_samples(&request(), 0).unwrap().is_empty());
     drop(open);
     for receivers in [two, others] {
