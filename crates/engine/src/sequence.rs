@@ -181,9 +181,14 @@ impl Sequence {
         cache.shareable(shared) > other.num_computed
     }
 
-    /// Whether this step computes all that is pending, so that a token can be chosen.
+    /// Whether this step computes all that is pending.
     pub(crate) fn catches_up(&self) -> bool {
         self.num_scheduled == self.num_pending()
+    }
+
+    /// Whether a token can be chosen then: always, if more than the scores of the prompt are wanted.
+    pub(crate) fn chooses(&self) -> bool {
+        self.catches_up() && self.tokens.len() < self.max_len
     }
 
     /// Whether the reader is gone.
@@ -261,11 +266,6 @@ impl Sequence {
         let logprobs = self.logprobs.map(|top| TokenLogprobs::new(logits, token, top));
         self.reply.send(Event::Token { token, logprobs });
         Ok(self.last_token.replace(now).map(|before| now - before))
-    }
-
-    /// Whether there is a token to choose once all are computed: not if only the prompt is scored.
-    pub(crate) fn wants_token(&self) -> bool {
-        self.tokens.len() < self.max_len
     }
 
     /// Why the answer ends with the token chosen last, if it does.

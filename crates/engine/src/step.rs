@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::slice::ChunksExact;
 use std::time::Instant;
 
 use bantam_backend::Batch;
@@ -260,10 +259,13 @@ impl Engine {
     /// Notes what was computed, chooses tokens where all is computed, and ends complete answers.
     fn commit(&mut self, logits: &[f32]) {
         let now = Instant::now();
-        let mut rows = logits.chunks_exact(self.limits.vocab_size);
+        let mut rest = logits;
         let mut running = mem::take(&mut self.scheduler.running);
         running.retain_mut(|sequence| {
-            let goes_on = self.advance(sequence, &mut rows, now);
+            let rows = sequence.logit_positions().len();
+            let (own, others) = rest.split_at(rows * self.limits.vocab_size);
+            rest = others;
+            let goes_on = self.advance(sequence, own, now);
             if !goes_on {
                 self.cache.release(&mut sequence.table);
             }
@@ -272,15 +274,10 @@ impl Engine {
         self.scheduler.running = running;
     }
 
-    /// Moves one sequence forward; whether it goes on.
-    fn advance(
-        &mut self,
-        sequence: &mut Sequence,
-        rows: &mut ChunksExact<'_, f32>,
-        now: Instant,
-    ) -> bool {
+    /// Moves one sequence forward by the `logits` that it wanted; whether it goes on.
+    fn advance(&mut self, sequence: &mut Sequence, logits: &[f32], now: Instant) -> bool {
         let catches_up = sequence.catches_up();
-        let outcome = self.read_logits(sequence, rows, now);
+        let outcome = self.read_logits(sequence, logits, now);
         sequence.num_computed += mem::take(&mut sequence.num_scheduled);
         let computed = sequence.num_computed;
         if let Err(failure) = outcome {
@@ -299,22 +296,19 @@ impl Engine {
         reason.is_none()
     }
 
-    /// Takes the rows of logits that one sequence wanted: for scores of its prompt, then, if it
-    /// catches up, for its next token.
+    /// Scores the prompt and, if the sequence catches up, chooses its next token.
     fn read_logits(
         &mut self,
         sequence: &mut Sequence,
-        rows: &mut ChunksExact<'_, f32>,
+        logits: &[f32],
         now: Instant,
     ) -> Result<(), RequestFailure> {
-        let chooses = sequence.catches_up() && sequence.wants_token();
-        let num_scores = sequence.logit_positions().len() - usize::from(chooses);
-        let scored = sequence.score(rows.by_ref().take(num_scores));
-        let row = chooses.then(|| rows.next().expect("a row for each sequence that catches up"));
-        scored?;
+        let mut rows = logits.chunks_exact(self.limits.vocab_size);
+        let chosen_from = if sequence.chooses() { rows.next_back() } else { None };
         let metrics = &mut self.metrics;
-        metrics.scored_tokens += num_scores as u64;
-        let Some(row) = row else { return Ok(()) };
+        metrics.scored_tokens += rows.len() as u64;
+        sequence.score(rows)?;
+        let Some(row) = chosen_from else { return Ok(()) };
         match sequence.choose(row, now)? {
             None => {
                 let waited = now - sequence.submitted;

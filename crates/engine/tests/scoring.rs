@@ -116,13 +116,19 @@ fn what_cannot_be_scored_is_refused() {
 
 #[test]
 fn damaged_logits_fail_the_scoring_request() {
-    let model = Hashing::failing(limits(), |step| (step == 2).then_some(Fault::Nan));
+    let limits = Limits { max_logit_rows: 9, max_batch_tokens: 6, ..limits() };
+    let model = Hashing::failing(limits, |step| (step == 2).then_some(Fault::Nan));
     let mut engine = engine(model, EngineOptions::default());
     let request = scoring(vec![4; 12]);
     let receiver = submit(&mut engine, request.clone());
+    engine.step().unwrap();
+    let other = scoring((0..9).collect());
+    let others = submit(&mut engine, other.clone());
     run(&mut engine);
     let (_, events) = collect(receiver);
-    assert_eq!(scores(&events), scores_alone(&request)[..4]);
+    assert_eq!(scores(&events), scores_alone(&request)[..6]);
     assert!(matches!(events.last(), Some(Event::Failed(RequestFailure::Sampling(_)))));
+    // The rows after the damaged one are those of the same tokens still.
+    assert_eq!(scores(&collect(others).1), scores_alone(&other));
     assert_eq!(engine.block_usage().referenced, 0);
 }

@@ -34,7 +34,7 @@ pub fn limits() -> Limits {
 pub enum Fault {
     Error,
     Panic,
-    /// The first row of logits is not a number.
+    /// What the first sequence computes is damaged: its first row of logits is not a number.
     Nan,
 }
 
@@ -109,12 +109,13 @@ impl Executor for Hashing {
         let fault = (self.before)(self.num_steps);
         let block_tokens = self.limits.block_tokens;
         let mut out = Vec::new();
-        for span in &batch.spans {
+        for (n, span) in batch.spans.iter().enumerate() {
+            let damaged = fault.is_some_and(|fault| fault != Fault::Nan || n == 0);
             for (row, position) in span.rows.clone().zip(span.start..) {
                 let slot = batch.slot(span, position, block_tokens);
                 // A step that fails leaves nonsense behind.
                 self.slots[slot] =
-                    if fault.is_some() { 0 } else { slot_value(batch.tokens[row], position) };
+                    if damaged { 0 } else { slot_value(batch.tokens[row], position) };
             }
             for (row, position) in span.rows.clone().zip(span.start..) {
                 if batch.logit_rows.contains(&(row as u32)) {
