@@ -9,7 +9,7 @@ use bantam_checkpoint::Checkpoint;
 use bantam_cpu::{Cpu, CpuOptions};
 use bantam_engine::{
     Engine, EngineOptions, Event, EventReceiver, Executor, Limits, Request, SamplingParams,
-    event_channel,
+    TokenLogprobs, event_channel,
 };
 use bantam_model::{Decoder, LoadOptions, ModelError, Precision};
 
@@ -36,7 +36,7 @@ fn engine(max_batch_tokens: usize, num_blocks: Option<usize>) -> Engine {
         precision: Precision::Int8,
         max_batch_tokens,
         max_sequences: 6,
-        max_logit_rows: 6,
+        max_logit_rows: max_batch_tokens,
         ..Default::default()
     };
     let decoder = Decoder::load(cpu, &Checkpoint::open(&path).unwrap(), &options, &|_| {}).unwrap();
@@ -51,9 +51,17 @@ fn submit(engine: &mut Engine, request: &Request) -> EventReceiver {
     receiver
 }
 
-fn answer(events: EventReceiver) -> Vec<u32> {
-    let token = |event| if let Event::Token { token, .. } = event { Some(token) } else { None };
-    events.filter_map(token).collect()
+/// Tokens, and scores of the prompt.
+fn answer(events: EventReceiver) -> (Vec<u32>, Vec<TokenLogprobs>) {
+    let (mut tokens, mut scores) = (Vec::new(), Vec::new());
+    for event in events {
+        match event {
+            Event::Token { token, .. } => tokens.push(token),
+            Event::PromptLogprobs(more) => scores.extend(more),
+            _ => {}
+        }
+    }
+    (tokens, scores)
 }
 
 #[test]
@@ -64,10 +72,11 @@ fn answers_are_the_same_alone_and_under_load() {
             // Halves of the requests share their beginnings.
             let prompt = (0..length as u32).map(|i| (n % 2 * 50 + i * 7) % 280).collect();
             let sampling = SamplingParams { seed: u64::from(n), ..SamplingParams::default() };
-            Request { sampling, max_tokens: Some(30), ..Request::new(prompt) }
+            let prompt_logprobs = n.is_multiple_of(3).then_some(2);
+            Request { sampling, max_tokens: Some(30), prompt_logprobs, ..Request::new(prompt) }
         })
         .collect();
-    let alone: Vec<Vec<u32>> = requests
+    let alone: Vec<_> = requests
         .iter()
         .map(|request| {
             let mut engine = engine(128, None);
@@ -86,8 +95,9 @@ fn answers_are_the_same_alone_and_under_load() {
     while !engine.is_idle() {
         assert_eq!(engine.step().unwrap().failure, None);
     }
-    for (events, alone) in events.into_iter().zip(alone) {
-        assert_eq!(alone.len(), 30);
+    for ((events, alone), request) in events.into_iter().zip(alone).zip(&requests) {
+        let num_scores = request.prompt_logprobs.map_or(0, |_| request.prompt.len() - 1);
+        assert_eq!((alone.0.len(), alone.1.len()), (30, num_scores));
         assert_eq!(answer(events), alone);
     }
     assert_eq!(engine.block_usage().referenced, 0);
