@@ -89,21 +89,24 @@ fn when_the_first_is_cancelled_or_fails_another_computes_the_prompt() {
 }
 
 #[test]
-fn others_do_not_wait_for_a_prompt_that_only_begins_alike() {
-    let limits = bantam_engine::Limits { max_batch_tokens: 8, ..limits() };
-    let mut engine = engine(Hashing::new(limits), EngineOptions::default());
-    let long = Request { max_tokens: Some(1), ..Request::new((0..30).collect()) };
-    let alike: Vec<u32> = (0..6).chain([31; 4]).collect();
-    let alike = Request { max_tokens: Some(1), ..Request::new(alike) };
-    let receivers = [submit(&mut engine, long.clone()), submit(&mut engine, alike.clone())];
-    engine.step().unwrap();
-    // The first four tokens are there now.
-    engine.step().unwrap();
-    assert_eq!(engine.metrics().waiting, 1, "the long prompt took the whole step");
-    run(&mut engine);
-    assert_eq!(engine.metrics().cached_tokens, 4);
-    for (receiver, request) in receivers.into_iter().zip([long, alike]) {
-        assert_eq!(collect(receiver).0, alone(&request, &limits).0);
+fn others_wait_for_no_more_than_the_blocks_they_share() {
+    let request = |prompt: Vec<u32>| Request { max_tokens: Some(1), ..Request::new(prompt) };
+    let long = request((0..20).collect());
+    // Four blocks of four are there after the first step, of 16 tokens.
+    for (shared, cached_tokens) in [(6, 4), (18, 16)] {
+        let mut engine = engine(Hashing::new(limits()), EngineOptions::default());
+        let alike = request((0..shared).chain([31; 3]).collect());
+        let receivers = [&long, &alike].map(|request| submit(&mut engine, request.clone()));
+        engine.step().unwrap();
+        assert_eq!(engine.metrics().waiting, 1);
+        engine.step().unwrap();
+        // The rest of both, or as much as fits.
+        assert_eq!((engine.metrics().waiting, engine.metrics().finished_length > 0), (0, true));
+        run(&mut engine);
+        assert_eq!(engine.metrics().cached_tokens, cached_tokens);
+        for (receiver, request) in receivers.into_iter().zip([&long, &alike]) {
+            assert_eq!(collect(receiver).0, alone(request, &limits()).0);
+        }
     }
 }
 
