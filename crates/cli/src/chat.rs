@@ -39,7 +39,7 @@ pub(crate) fn run(session: &mut Session) -> anyhow::Result<()> {
                 output::print_line(format_args!("unknown command {command}; use /clear or /exit"))?;
             }
             text => {
-                history.push(Message { role: "user".to_owned(), content: text.to_owned() });
+                history.push(Message::new("user", text));
                 if let Err(error) = turn(session, &mut history) {
                     if output::is_broken_pipe(&error) {
                         return Err(error);
@@ -76,7 +76,7 @@ fn turn(session: &mut Session, history: &mut Vec<Message>) -> anyhow::Result<()>
         history.drain(..forgotten);
         eprintln!("[the context is full: the oldest {forgotten} messages are forgotten]");
     }
-    history.push(Message { role: "assistant".to_owned(), content: generation.text });
+    history.push(Message::new("assistant", generation.text));
     Ok(())
 }
 
@@ -112,11 +112,14 @@ mod tests {
 
     #[test]
     fn the_oldest_turns_are_forgotten_when_the_context_is_full() {
-        let message = |content: &str| Message { role: "any".into(), content: content.into() };
+        let message = |content: &str| Message::new("any", content);
         let history = ["aaaa", "bbbb", "cccc", "dddd", "ee"].map(message);
         // One token for each letter.
         let encode = |messages: &[Message]| {
-            Ok(messages.iter().flat_map(|m| m.content.bytes().map(u32::from)).collect())
+            Ok(messages
+                .iter()
+                .flat_map(|m| m.content.iter().flat_map(|text| text.bytes()).map(u32::from))
+                .collect())
         };
         let fitting = |context| fitting_prompt(&history, context, encode).unwrap();
         assert_eq!(fitting(24).0, 0);

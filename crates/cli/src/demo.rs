@@ -140,7 +140,7 @@ fn table(
 
 /// Asks the model that is left, the last of [`FORMATS`].
 fn answer(session: &mut Session) -> anyhow::Result<()> {
-    let message = Message { role: "user".to_owned(), content: QUESTION.to_owned() };
+    let message = Message::new("user", QUESTION);
     let prompt = encode_chat(&session.tokenizer, &[message])?;
     let precision = session.decoder.options().precision;
     output::print_line(format_args!("{QUESTION}\n\n{precision} answers:"))?;

@@ -140,7 +140,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             Some(tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: true })?)
         }
         Some(text) => {
-            let message = Message { role: "user".to_owned(), content: text.clone() };
+            let message = Message::new("user", text);
             Some(encode_chat(&tokenizer, &[message])?)
         }
         None => None,
@@ -204,7 +204,7 @@ pub(crate) fn encode_chat(tokenizer: &Tokenizer, messages: &[Message]) -> anyhow
     let Some(template) = tokenizer.chat_template() else {
         bail!("this model has no chat template; use --raw to continue the text as it is");
     };
-    let text = template.render(messages, true)?;
+    let text = template.render_messages(messages, true)?;
     Ok(tokenizer.encode(&text, EncodeOptions { add_special: false, parse_special: true })?)
 }
 

@@ -3,25 +3,40 @@
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, Value, context};
-use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
-use crate::TextError;
 use crate::python::{self, RaisedByTemplate};
+use crate::tools::without_tools;
+use crate::{Message, TextError, Tool};
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`; the template decides what it accepts.
-    pub role: String,
-    /// What is said.
-    pub content: String,
+/// What a prompt is made of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RenderInput<'a> {
+    /// The conversation so far.
+    pub messages: &'a [Message],
+    /// The functions that the model may call.
+    pub tools: &'a [Tool],
+    /// Ends the prompt where the assistant's next answer begins.
+    pub add_generation_prompt: bool,
+    /// More variables for the template (`chat_template_kwargs`, such as `enable_thinking`).
+    pub extra: Option<&'a Map<String, Json>>,
 }
+
+/// The variables that every template sees; others cannot take their names.
+const VARIABLES: [&str; 6] =
+    ["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"];
 
 /// A compiled chat template, as Hugging Face models carry it: Jinja with Python methods on
 /// strings, lists and dictionaries, rendered with `trim_blocks` and `lstrip_blocks`.
 ///
 /// Templates see `messages`, `add_generation_prompt`, `bos_token`, `eos_token`, `tools` and
-/// `documents` (both none), and the functions `raise_exception` and `strftime_now` (in UTC).
+/// `documents` (none where there are none), and the functions `raise_exception` and `strftime_now`
+/// (in UTC).
+///
+/// A template that does not read `tools` still serves them: they are then described in the system
+/// message (in the first message, if the template refuses one) in the convention of the Hermes
+/// models, earlier calls are written as text of the assistant, and a `tool` message becomes a `user`
+/// message with the result in `<tool_response>`.
 ///
 /// ```
 /// use bantam_text::{ChatTemplate, Message};
@@ -30,14 +45,15 @@ pub struct Message {
 /// let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}{{ eos_token }}\
 ///               {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 /// let template = ChatTemplate::new(source, "<s>", "</s>")?;
-/// let messages = [Message { role: "user".into(), content: " Hi ".into() }];
-/// assert_eq!(template.render(&messages, true)?, "<|user|>Hi</s><|assistant|>");
+/// let messages = [Message::new("user", " Hi ")];
+/// assert_eq!(template.render_messages(&messages, true)?, "<|user|>Hi</s><|assistant|>");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    knows_tools: bool,
     source: String,
     origin: String,
     bos: String,
@@ -75,8 +91,11 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_marks(source))
             .map_err(syntax_error)?;
+        let template = environment.get_template(NAME).map_err(syntax_error)?;
+        let knows_tools = template.undeclared_variables(false).contains("tools");
         Ok(Self {
             environment,
+            knows_tools,
             source: source.to_owned(),
             origin,
             bos: bos.to_owned(),
@@ -94,24 +113,58 @@ impl ChatTemplate {
         &self.origin
     }
 
-    /// The prompt for `messages`; with `add_generation_prompt` it ends where the assistant's next
-    /// answer begins. Encode it with special tokens parsed and none added.
+    /// Whether the template reads `tools` itself.
+    pub fn knows_tools(&self) -> bool {
+        self.knows_tools
+    }
+
+    /// The prompt for a conversation without tools; [`render`](Self::render) takes all there is.
     ///
     /// # Errors
-    /// [`TextError::ChatTemplateRefused`] if the template rejects the conversation (roles in the
-    /// wrong order, say), [`TextError::ChatTemplateFailed`] for errors in the template.
-    pub fn render(
+    /// As [`render`](Self::render).
+    pub fn render_messages(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
+        self.render(&RenderInput { messages, add_generation_prompt, ..RenderInput::default() })
+    }
+
+    /// The prompt. Encode it with special tokens parsed and none added.
+    ///
+    /// # Errors
+    /// [`TextError::ChatTemplateRefused`] if the template rejects the conversation (roles in the
+    /// wrong order, say), [`TextError::ChatTemplateFailed`] for errors in the template,
+    /// [`TextError::ChatTemplateArgument`] if `extra` names a variable that is set already.
+    pub fn render(&self, input: &RenderInput<'_>) -> Result<String, TextError> {
+        if self.knows_tools || !uses_tools(input) {
+            return self.render_as_given(input);
+        }
+        let plain = |system| {
+            let messages = &without_tools(input.messages, input.tools, system);
+            self.render_as_given(&RenderInput { messages, tools: &[], ..*input })
+        };
+        match plain(true) {
+            Err(TextError::ChatTemplateRefused { .. }) => plain(false),
+            rendered => rendered,
+        }
+    }
+
+    /// Renders the messages as they are.
+    fn render_as_given(&self, input: &RenderInput<'_>) -> Result<String, TextError> {
+        let RenderInput { messages, tools, add_generation_prompt, extra } = *input;
+        let taken = |name: &&String| VARIABLES.contains(&name.as_str());
+        if let Some(name) = extra.and_then(|extra| extra.keys().find(taken)) {
+            return Err(TextError::ChatTemplateArgument { name: name.clone() });
+        }
         let context = context! {
             messages => Value::from(Serde(messages)),
             add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
-            tools => (),
+            tools => if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) },
             documents => (),
+            ..extra.map_or_else(Value::default, |extra| Value::from(Serde(extra)))
         };
         let template = self.environment.get_template(NAME);
         template.and_then(|template| template.render(context)).map_err(|error| self.failure(&error))
@@ -128,6 +181,12 @@ impl ChatTemplate {
         }
         TextError::ChatTemplateFailed { origin: self.origin.clone(), problem: error.to_string() }
     }
+}
+
+/// Whether a conversation has tools or calls in it. Alone, a message of the role `tool` is one of any
+/// other role, for the template to judge.
+fn uses_tools(input: &RenderInput<'_>) -> bool {
+    !input.tools.is_empty() || input.messages.iter().any(|message| !message.tool_calls.is_empty())
 }
 
 /// Replaces `{% generation %}` blocks, which only mark text for training, by blocks that are always

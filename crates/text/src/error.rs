@@ -111,4 +111,19 @@ pub enum TextError {
         /// What went wrong.
         problem: String,
     },
+    /// The tools of a request cannot be used.
+    #[error("invalid tools: {problem}")]
+    InvalidTools {
+        /// What is wrong, and what works.
+        problem: String,
+    },
+    /// A variable for the chat template has a name that is taken.
+    #[error(
+        "chat template argument {name:?} is set by the request itself; leave it out and use the \
+         field of the request"
+    )]
+    ChatTemplateArgument {
+        /// The name.
+        name: String,
+    },
 }

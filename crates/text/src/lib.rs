@@ -6,15 +6,17 @@
 //! * [`StreamDecoder`] decodes one token at a time and never shows half a character;
 //! * [`StopStrings`] ends a stream at a text, wherever the chunks fall;
 //! * [`GrammarCompiler`] turns a JSON schema, a regular expression or a grammar into the tokens
-//!   allowed at each step of an answer.
+//!   allowed at each step of an answer;
+//! * [`ToolFormat`] and [`ToolCallParser`] find the calls of functions in an answer.
 //!
 //! The life of a prompt: [`ChatTemplate::render`] → [`Tokenizer::encode`] → the engine →
-//! [`StreamDecoder::push`] → [`StopStrings::push`] → the reader.
+//! [`StreamDecoder::push`] → [`StopStrings::push`] → [`ToolCallParser::push`] → the reader.
 
 mod chat_template;
 mod error;
 mod folder;
 mod grammar;
+mod message;
 mod pre_tokenizer;
 mod python;
 mod rendering;
@@ -24,12 +26,18 @@ mod stop_strings;
 mod stream_decoder;
 mod token_table;
 mod tokenizer;
+mod tools;
 mod vocabulary;
 
-pub use chat_template::{ChatTemplate, Message};
+pub use chat_template::{ChatTemplate, RenderInput};
 pub use error::TextError;
 pub use grammar::{Grammar, GrammarCompiler, GrammarMatcher, GrammarSpec};
+pub use message::Message;
 pub use source::{TokenType, TokenizerSource, Vocabulary, VocabularyKind};
 pub use stop_strings::{StopOutcome, StopStrings};
 pub use stream_decoder::StreamDecoder;
 pub use tokenizer::{EncodeOptions, Tokenizer};
+pub use tools::{
+    Function, FunctionCall, Tool, ToolCall, ToolCallParser, ToolChoice, ToolDelta, ToolFormat,
+    ToolKind,
+};

@@ -29,6 +29,8 @@ use crate::rendering::LeadingStrip;
 pub struct StreamDecoder<T> {
     tokenizer: T,
     skip_special: bool,
+    /// Special tokens that are shown although others are left out.
+    shown: Vec<u32>,
     strip: LeadingStrip,
     /// The bytes of a character that is not complete yet: at most three between calls.
     pending: Vec<u8>,
@@ -38,7 +40,7 @@ impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
     /// A decoder that leaves special tokens out, as for text shown to a reader.
     pub fn new(tokenizer: T) -> Self {
         let strip = tokenizer.leading_strip();
-        Self { tokenizer, skip_special: true, strip, pending: Vec::new() }
+        Self { tokenizer, skip_special: true, shown: Vec::new(), strip, pending: Vec::new() }
     }
 
     /// Shows special tokens as their text instead of leaving them out.
@@ -48,12 +50,21 @@ impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
         self
     }
 
+    /// Shows these special tokens as their text: the marks of tool calls, say
+    /// ([`ToolFormat::special_tokens`](crate::ToolFormat::special_tokens)).
+    #[must_use]
+    pub fn showing(mut self, special_tokens: Vec<u32>) -> Self {
+        self.shown = special_tokens;
+        self
+    }
+
     /// Takes the next token and returns the text it completes, which may be empty.
     ///
     /// Bytes that can no longer become a character are returned as U+FFFD, by the same rule as
     /// [`String::from_utf8_lossy`]; an id outside the vocabulary gives one U+FFFD.
     pub fn push(&mut self, id: u32) -> String {
-        let bytes = self.tokenizer.rendered_bytes(id, self.skip_special);
+        let skip_special = self.skip_special && !self.shown.contains(&id);
+        let bytes = self.tokenizer.rendered_bytes(id, skip_special);
         self.pending.extend_from_slice(self.strip.apply(bytes));
 
         let mut text = String::with_capacity(self.pending.len());

@@ -19,7 +19,7 @@ fn prompts_are_those_of_transformers() {
         let name = row["template"].as_str().unwrap();
         let messages: Vec<Message> = serde_json::from_value(row["messages"].clone()).unwrap();
         let prompt = row["prompt"].as_bool().unwrap();
-        match template(name).render(&messages, prompt) {
+        match template(name).render_messages(&messages, prompt) {
             Ok(text) => {
                 assert_eq!(text, row["text"], "{name} {messages:?}");
                 rendered += 1;
@@ -36,8 +36,8 @@ fn prompts_are_those_of_transformers() {
 
 #[test]
 fn a_refusal_is_one_clear_line() {
-    let messages = ["user", "user"].map(|role| Message { role: role.into(), content: "x".into() });
-    let error = template("llama2").render(&messages, false).unwrap_err().to_string();
+    let messages = ["user", "user"].map(|role| Message::new(role, "x"));
+    let error = template("llama2").render_messages(&messages, false).unwrap_err().to_string();
     assert_eq!(
         error,
         "the chat template refuses these messages: \
@@ -48,8 +48,8 @@ fn a_refusal_is_one_clear_line() {
 #[test]
 fn the_template_of_a_tokenizer_makes_prompts_it_can_read() {
     for tokenizer in [read("byte_level"), built(byte_level_vocabulary("smollm"))] {
-        let messages = [Message { role: "user".into(), content: "Hi".into() }];
-        let prompt = tokenizer.chat_template().unwrap().render(&messages, true).unwrap();
+        let messages = [Message::new("user", "Hi")];
+        let prompt = tokenizer.chat_template().unwrap().render_messages(&messages, true).unwrap();
         let options = EncodeOptions { add_special: false, parse_special: true };
         let ids = tokenizer.encode(&prompt, options).unwrap();
         assert_eq!(ids.iter().filter(|&&id| tokenizer.is_special(id)).count(), 5);
@@ -64,7 +64,7 @@ fn bad_templates_are_named_with_their_line() {
     assert!(error.to_string().contains(":2"), "{error}");
 
     let error = ChatTemplate::new("\n{{ messages.nothing.more }}", "", "").unwrap();
-    let error = error.render(&[], false).unwrap_err();
+    let error = error.render_messages(&[], false).unwrap_err();
     assert!(matches!(error, TextError::ChatTemplateFailed { .. }));
     assert!(error.to_string().contains(":2"), "{error}");
 }
@@ -72,7 +72,7 @@ fn bad_templates_are_named_with_their_line() {
 #[test]
 fn the_date_is_written_in_the_form_asked_for() {
     let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", "", "").unwrap();
-    let date = template.render(&[], false).unwrap();
+    let date = template.render_messages(&[], false).unwrap();
     let parts: Vec<&str> = date.split(' ').collect();
     assert_eq!(parts.len(), 3, "{date}");
     assert!(parts[2].parse::<u32>().unwrap() >= 2024);

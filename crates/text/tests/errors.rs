@@ -77,7 +77,7 @@ fn files_that_do_not_say_what_they_should() {
     // The file of its own wins over the broken one.
     folder.write("chat_template.jinja", "{{ messages | length }}");
     let tokenizer = Tokenizer::load(&TokenizerSource::Folder(folder.0.clone())).unwrap();
-    assert_eq!(tokenizer.chat_template().unwrap().render(&[], false).unwrap(), "0");
+    assert_eq!(tokenizer.chat_template().unwrap().render_messages(&[], false).unwrap(), "0");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MAX_REPETITIONS: u64 = 4096;
 const COUNTS: [&str; 4] = ["minItems", "maxItems", "minProperties", "maxProperties"];
 
 /// Refuses schemas that are too long, too deep, or count too far.
-pub(super) fn check_schema(schema: &Value) -> Result<(), String> {
+pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
     if !matches!(schema, Value::Object(_) | Value::Bool(_)) {
         return Err(format!("expected an object, got {}", shortened(&schema.to_string())));
     }

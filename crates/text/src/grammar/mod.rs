@@ -12,5 +12,7 @@ mod spec;
 mod vocabulary;
 
 pub use compiler::GrammarCompiler;
+pub(crate) use limits::check_schema;
 pub use matcher::{Grammar, GrammarMatcher};
 pub use spec::GrammarSpec;
+pub(crate) use spec::{one_line, quoted};
