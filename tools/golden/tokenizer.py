@@ -269,6 +269,55 @@ def write_chat_templates() -> None:
     write(DATA / "chat_templates.json", rows)
 
 
+def tool_call(name: str, arguments: dict) -> dict:
+    return {"id": "call_" + name, "type": "function",
+            "function": {"name": name, "arguments": arguments}}
+
+
+TOOLS = [
+    {"type": "function", "function": {
+        "name": "weather", "description": "The weather of a city, in °C & <words>",
+        "parameters": {"type": "object", "properties": {
+            "city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}},
+            "required": ["city"]}}},
+    {"type": "function", "function": {"name": "now", "description": "The time"}},
+]
+
+QUESTION = [message("system", "Be brief."), message("user", "Weather in Köln?")]
+CALLED = [*QUESTION, {"role": "assistant", "content": None, "tool_calls": [
+    tool_call("weather", {"city": "Köln", "days": 2, "more": [1.5, None, {"a": "<"}]})]}]
+ANSWERED = [*CALLED, {"role": "tool", "content": "{\"t\": 21}", "tool_call_id": "call_weather",
+                      "name": "weather"}]
+TOOL_CASES = [
+    (QUESTION, TOOLS, {}),
+    (QUESTION[1:], TOOLS, {"enable_thinking": False}),
+    (QUESTION, None, {}),
+    (CALLED, TOOLS, {}),
+    (ANSWERED, TOOLS, {}),
+    ([*ANSWERED, ANSWERED[-1], message("assistant", " 21 °C "), message("user", "Ok")], TOOLS, {}),
+    ([QUESTION[1], {"role": "assistant", "content": "Both:", "tool_calls": [
+        tool_call("now", {}), tool_call("weather", {"city": "Rome"})]}], None, {}),
+]
+
+
+def write_tool_templates() -> None:
+    """Templates that know tools; a refusal is stored as its reason."""
+    rows = []
+    for path in sorted((DATA / "templates/tools").glob("*.jinja")):
+        for conversation, tools, extra in TOOL_CASES:
+            row = {"template": f"tools/{path.stem}", "messages": conversation,
+                   "tools": tools or [], "extra": extra}
+            try:
+                (text,), _ = render_jinja_template(
+                    [conversation], tools=tools, chat_template=path.read_text(encoding="utf-8"),
+                    add_generation_prompt=True, bos_token="<s>", eos_token="</s>", **extra)
+                row["text"] = text
+            except Exception as error:  # The sandbox wraps what `raise_exception` raises.
+                row["refusal"] = str(error)
+            rows.append(row)
+    write(DATA / "tool_templates.json", rows)
+
+
 def write_smollm2(path: Path) -> None:
     from smollm2 import tokenizer_from_gguf
 
@@ -287,6 +336,7 @@ def main() -> None:
         for key, value in values.items())
     (DATA / "golden.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     write_chat_templates()
+    write_tool_templates()
     if len(sys.argv) > 1:
         write_smollm2(Path(sys.argv[1]))
 

@@ -27,7 +27,7 @@ fn limits() -> ParserLimits {
         // For one step: some 20 ms.
         step_lexer_fuel: 200_000,
         step_max_items: 50_000,
-        max_items_in_row: 10_000,
+        max_items_in_row: 5_000,
         // One to two kilobytes each.
         max_lexer_states: 25_000,
         max_grammar_size: 500_000,

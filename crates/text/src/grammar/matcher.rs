@@ -50,6 +50,18 @@ pub struct GrammarMatcher {
     ended: bool,
 }
 
+impl Clone for GrammarMatcher {
+    /// A walk of its own that goes on from the same place, to try tokens that may be taken back.
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.deep_clone(),
+            environment: self.environment.clone(),
+            mask: self.mask.clone(),
+            ended: self.ended,
+        }
+    }
+}
+
 impl fmt::Debug for GrammarMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrammarMatcher").field("ended", &self.ended).finish_non_exhaustive()

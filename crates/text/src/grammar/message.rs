@@ -1,7 +1,7 @@
 //! Messages of the grammar library in the words of this crate.
 
-/// Most characters that are shown.
-const SHOWN: usize = 300;
+/// Most characters that are shown: of a longer message, so many at its beginning and its end.
+const SHOWN: [usize; 2] = [120, 180];
 
 /// What the library says, and what is said instead.
 const PHRASES: [(&str, &str); 6] = [
@@ -28,7 +28,18 @@ pub(super) fn plain(message: &str) -> String {
     for (theirs, ours) in PHRASES {
         text = text.replace(theirs, ours);
     }
-    text.chars().take(SHOWN).collect()
+    shortened(&text)
+}
+
+/// The beginning and the end of a text, where the library quotes the source and says what is wrong.
+fn shortened(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let [head, tail] = SHOWN;
+    if letters.len() <= head + tail {
+        return text.to_owned();
+    }
+    let part = |letters: &[char]| letters.iter().collect::<String>();
+    format!("{} … {}", part(&letters[..head]), part(&letters[letters.len() - tail..]))
 }
 
 /// Whether a line quotes the source after its number: `12 | start: "a"`.

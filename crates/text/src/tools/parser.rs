@@ -145,8 +145,8 @@ impl ToolCallParser {
     fn follows_call(&self) -> bool {
         match &self.state {
             State::AfterItem | State::Closing => true,
-            State::BeforeItem => self.held.trim_start().starts_with(','),
-            State::Call(call) => call.has_begun() || self.held.trim_start().starts_with(','),
+            State::BeforeItem => self.held.starts_with(','),
+            State::Call(call) => call.has_begun() || self.held.starts_with(','),
             State::Text | State::Marked => false,
         }
     }
@@ -168,6 +168,9 @@ impl ToolCallParser {
             State::Marked if !self.format.style.list && c == '{' => self.read_call(c),
             State::BeforeItem if c == '{' => self.read_call(c),
             State::Call(_) => self.read_call(c),
+            State::AfterItem | State::Closing if self.held.is_empty() && c.is_whitespace() => {
+                self.space.push(c);
+            }
             State::AfterItem => self.read_after_item(c),
             State::Closing => self.read_closing(c),
             State::Marked | State::BeforeItem => {
@@ -241,11 +244,7 @@ impl ToolCallParser {
         self.held.push(c);
         match c {
             ',' => self.state = State::BeforeItem,
-            ']' => {
-                self.held.clear();
-                self.state = State::Text;
-            }
-            c if c.is_whitespace() => {}
+            ']' => self.calls_are_over(),
             _ => self.give_back(),
         }
     }
@@ -253,13 +252,18 @@ impl ToolCallParser {
     fn read_closing(&mut self, c: char) {
         self.held.push(c);
         let end = self.format.style.end;
-        let mark = self.held.trim_start();
-        if mark == end {
-            self.held.clear();
-            self.state = State::Text;
-        } else if !end.starts_with(mark) {
+        if self.held == end {
+            self.calls_are_over();
+        } else if !end.starts_with(self.held.as_str()) {
             self.give_back();
         }
+    }
+
+    /// The mark after a call, or the end of a list of calls, was read.
+    fn calls_are_over(&mut self) {
+        self.space.clear();
+        self.held.clear();
+        self.state = State::Text;
     }
 
     /// What was held is no part of a call. It is read again as text; where it would only lead here
