@@ -33,4 +33,5 @@ mod tensor;
 pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
 pub use printable::printable;
+pub use suggest::nearest;
 pub use tensor::{RowOrder, TensorView};

@@ -1,7 +1,12 @@
 //! The names a mistyped one may have meant.
 
 /// The `count` names nearest to `wanted` by edit distance, nearest first; ties in the order given.
-pub(crate) fn nearest<'a>(
+///
+/// ```
+/// use bantam_checkpoint::nearest;
+/// assert_eq!(nearest("temprature", ["top_p", "temperature"].into_iter(), 1), ["temperature"]);
+/// ```
+pub fn nearest<'a>(
     wanted: &str,
     names: impl Iterator<Item = &'a str>,
     count: usize,

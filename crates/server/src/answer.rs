@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bantam_engine::{Event, EventReceiver, FinishReason, RequestFailure, TokenLogprobs, Usage};
 use bantam_text::{StopStrings, StreamDecoder, Tokenizer};
-use futures_util::stream::{SelectAll, Stream, StreamExt};
+use futures_util::stream::{BoxStream, SelectAll, Stream, StreamExt};
 
 use crate::record::Record;
 
@@ -55,7 +55,7 @@ impl TextPart {
 }
 
 /// How an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ending {
     /// Why.
     pub reason: FinishReason,
@@ -63,6 +63,8 @@ pub struct Ending {
     pub stopped_by: Option<StoppedBy>,
     /// What it took.
     pub usage: Usage,
+    /// ln p of all its tokens together, if the request asked for log-probabilities.
+    pub logprob: f64,
 }
 
 /// What in a request stopped its answer.
@@ -81,6 +83,8 @@ pub struct AnswerOptions {
     pub stop_strings: Vec<String>,
     /// Shows special tokens as their text.
     pub show_special: bool,
+    /// Special tokens that are shown even so: the marks of tool calls.
+    pub shown: Vec<u32>,
 }
 
 /// One answer while it is made: a stream of [`Part`]s that ends after [`Part::End`] or a failure.
@@ -92,6 +96,7 @@ pub struct Answer {
     stop_tokens: Vec<u32>,
     stopped_by: Option<StoppedBy>,
     usage: Usage,
+    logprob: f64,
     /// The end, when it comes together with the last text.
     ending: Option<Ending>,
     record: Arc<Record>,
@@ -109,13 +114,13 @@ impl Answer {
         options: AnswerOptions,
         record: Arc<Record>,
     ) -> Self {
-        let AnswerOptions { stop_strings, show_special } = options;
         Self {
             events: Some(events),
-            text: AnswerText::new(tokenizer, stop_strings, show_special),
+            text: AnswerText::new(tokenizer, options),
             stop_tokens,
             stopped_by: None,
             usage: Usage { prompt_tokens, ..Usage::default() },
+            logprob: 0.0,
             ending: None,
             record,
         }
@@ -144,7 +149,8 @@ impl Answer {
             Event::PromptLogprobs(logprobs) => Some(Ok(Part::Prompt(logprobs))),
             Event::Token { token, logprobs } => {
                 self.usage.generated_tokens += 1;
-                self.record.generated();
+                self.record.generated(1);
+                self.logprob += logprobs.as_ref().map_or(0.0, |l| f64::from(l.chosen));
                 if self.stop_tokens.contains(&token) {
                     self.stopped_by = Some(StoppedBy::Token(token));
                     return None;
@@ -177,7 +183,8 @@ impl Answer {
     ) -> Option<Result<Part, RequestFailure>> {
         self.events = None;
         self.record.finished(reason);
-        let ending = Ending { reason, stopped_by: self.stopped_by.take(), usage };
+        let stopped_by = self.stopped_by.take();
+        let ending = Ending { reason, stopped_by, usage, logprob: self.logprob };
         if last.is_empty() {
             return Some(Ok(Part::End(ending)));
         }
@@ -205,7 +212,7 @@ impl Stream for Answer {
     }
 }
 
-/// The whole of an answer.
+/// The whole of an answer, its end included once it is there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CompleteAnswer {
     /// How probable the tokens of the prompt were, from the second on, if the request asked.
@@ -219,6 +226,43 @@ pub struct CompleteAnswer {
 }
 
 impl CompleteAnswer {
+    /// An answer of which all tokens are known.
+    #[must_use]
+    pub fn of_tokens(
+        tokens: &[u32],
+        tokenizer: Arc<Tokenizer>,
+        stop_tokens: &[u32],
+        options: AnswerOptions,
+        ending: Ending,
+    ) -> Self {
+        let mut text = AnswerText::new(tokenizer, options);
+        let mut whole = Self::default();
+        for &token in tokens.iter().filter(|token| !stop_tokens.contains(token)) {
+            whole.push(Part::Text(text.push(token, None).0));
+        }
+        whole.push(Part::Text(text.finish()));
+        whole.ending = Some(ending);
+        whole
+    }
+
+    /// Mean ln p of the tokens chosen; negative infinity if there is none.
+    #[must_use]
+    pub fn mean_logprob(&self) -> f64 {
+        let chosen = self.ending.as_ref().filter(|ending| ending.usage.generated_tokens > 0);
+        chosen.map_or(f64::NEG_INFINITY, |ending| {
+            ending.logprob / ending.usage.generated_tokens as f64
+        })
+    }
+
+    /// The parts again, as few as can be.
+    pub fn into_parts(self) -> impl Iterator<Item = Part> {
+        let Self { prompt, text, tokens, ending } = self;
+        let text = TextPart { text, tokens };
+        let prompt = (!prompt.is_empty()).then_some(Part::Prompt(prompt));
+        let text = (!text.is_empty()).then_some(Part::Text(text));
+        prompt.into_iter().chain(text).chain(ending.map(Part::End))
+    }
+
     /// Adds the next part.
     pub fn push(&mut self, part: Part) {
         match part {
@@ -232,17 +276,17 @@ impl CompleteAnswer {
     }
 }
 
-/// Several answers of one request, their parts in order of arrival with the number of the answer.
+/// Several answers of one request: their parts in order of arrival, with the number of the answer.
 /// Dropping it cancels them all.
-pub type Answers =
-    SelectAll<Pin<Box<dyn Stream<Item = (usize, Result<Part, RequestFailure>)> + Send>>>;
+pub type Answers = BoxStream<'static, (usize, Result<Part, RequestFailure>)>;
 
 /// Puts answers together.
 pub fn answers(all: Vec<Answer>) -> Answers {
     all.into_iter()
         .enumerate()
         .map(|(index, answer)| answer.map(move |part| (index, part)).boxed())
-        .collect()
+        .collect::<SelectAll<_>>()
+        .boxed()
 }
 
 /// The text of an answer while it grows.
@@ -257,8 +301,9 @@ struct AnswerText {
 }
 
 impl AnswerText {
-    fn new(tokenizer: Arc<Tokenizer>, stop_strings: Vec<String>, show_special: bool) -> Self {
-        let decoder = StreamDecoder::new(tokenizer);
+    fn new(tokenizer: Arc<Tokenizer>, options: AnswerOptions) -> Self {
+        let AnswerOptions { stop_strings, show_special, shown } = options;
+        let decoder = StreamDecoder::new(tokenizer).showing(shown);
         Self {
             decoder: if show_special { decoder.with_special() } else { decoder },
             stops: StopStrings::new(stop_strings),

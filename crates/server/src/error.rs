@@ -56,7 +56,7 @@ impl ErrorKind {
     }
 
     /// `error.type` of the OpenAI API.
-    const fn openai_type(self) -> &'static str {
+    pub(crate) const fn openai_type(self) -> &'static str {
         match self {
             Self::Unauthorized => "authentication_error",
             Self::Overloaded => "rate_limit_error",
@@ -173,6 +173,7 @@ impl From<EngineError> for ApiError {
             | EngineError::CacheTooSmall { .. } => refused.code("context_length_exceeded"),
             EngineError::MaxTokens { .. } => refused.param("max_tokens"),
             EngineError::MinTokens { .. } => refused.param("min_tokens"),
+            EngineError::ConstrainedWithoutEnd => refused.param("ignore_eos"),
             EngineError::Logprobs { field, .. } => refused.param(field),
             EngineError::UnknownTokenIn { field, .. } => refused.param(field),
             EngineError::Sampling(SamplingError::Parameter { name, .. }) => refused.param(name),
@@ -217,10 +218,15 @@ impl From<RequestFailure> for ApiError {
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
         let kind = match &error {
-            TextError::ChatTemplateFailed { .. } => ErrorKind::Unprocessable,
-            TextError::Encode { .. } | TextError::ChatTemplateRefused { .. } => {
-                ErrorKind::BadRequest
+            TextError::ChatTemplateFailed { .. } | TextError::InvalidGrammarVocabulary { .. } => {
+                ErrorKind::Unprocessable
             }
+            TextError::Encode { .. }
+            | TextError::ChatTemplateRefused { .. }
+            | TextError::ChatTemplateArgument { .. }
+            | TextError::InvalidGrammar { .. }
+            | TextError::GrammarWalk { .. }
+            | TextError::InvalidTools { .. } => ErrorKind::BadRequest,
             _ => ErrorKind::Internal,
         };
         Self::new(kind, error.to_string())

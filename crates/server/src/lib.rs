@@ -20,7 +20,7 @@
 //! | `options`, `state` | what can be chosen, what requests share |
 //! | `middleware`, `auth`, `request_id`, `body` | what happens around every request |
 //! | `record`, `log`, `http_metrics` | what is noted about it |
-//! | `served_model`, `answer` | engine and text, for every protocol |
+//! | `served_model`, `answer`, `form` | engine and text, for every protocol |
 //! | `error` | all errors, and how each protocol says them |
 //! | `openai` | the OpenAI API |
 //! | `ops`, `metrics` | health, metrics, the description of the API |
@@ -32,16 +32,20 @@ mod answer;
 mod auth;
 mod body;
 mod error;
+mod form;
 mod http_metrics;
 mod kserve;
 mod log;
 mod metrics;
 mod middleware;
 mod openai;
+mod openapi;
 mod ops;
 mod options;
 mod page;
 mod record;
+#[cfg(test)]
+mod reference;
 mod request_id;
 mod serve;
 mod served_model;

@@ -9,8 +9,8 @@ use bantam_engine::Health;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::metrics;
 use crate::state::{AppState, ServerState};
+use crate::{metrics, openapi};
 
 /// `/health`, `/live`, `/metrics` and `/openapi.json`.
 pub(crate) fn routes() -> Router<AppState> {
@@ -18,6 +18,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/health", get(health))
         .route("/live", get(live))
         .route("/metrics", get(prometheus))
+        .route("/openapi.json", get(description))
 }
 
 /// How the server is.
@@ -78,19 +79,55 @@ fn reason(health: Health) -> Option<String> {
 }
 
 /// Whether every model can answer.
-async fn health(State(state): State<AppState>) -> Response {
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "health",
+    tag = "Operation",
+    responses(
+        (status = 200, description = "Every model is ready", body = HealthReport),
+        (status = 503, description = "One or more are not", body = HealthReport)
+    )
+)]
+pub(crate) async fn health(State(state): State<AppState>) -> Response {
     let report = HealthReport::new(&state);
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }
 
 /// Whether the process answers at all.
-async fn live() -> &'static str {
+#[utoipa::path(
+    get,
+    path = "/live",
+    operation_id = "live",
+    tag = "Operation",
+    responses((status = 200, description = "It does", body = String))
+)]
+pub(crate) async fn live() -> &'static str {
     "alive\n"
 }
 
 /// What is counted and measured, for Prometheus.
-async fn prometheus(State(state): State<AppState>) -> impl IntoResponse {
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Operation",
+    responses((status = 200, description = "In the text format of Prometheus", body = String))
+)]
+pub(crate) async fn prometheus(State(state): State<AppState>) -> impl IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], metrics::exposition(&state))
+}
+
+/// This description.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "openapi",
+    tag = "Operation",
+    responses((status = 200, description = "As OpenAPI has it", body = Object))
+)]
+pub(crate) async fn description() -> impl IntoResponse {
+    Json(openapi::description())
 }

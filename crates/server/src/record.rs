@@ -61,10 +61,10 @@ impl Record {
         line.queue = line.queue.max(Some(queue));
     }
 
-    /// A token was chosen.
-    pub fn generated(&self) {
+    /// Tokens were chosen.
+    pub fn generated(&self, count: usize) {
         let mut line = self.line();
-        line.generated_tokens += 1;
+        line.generated_tokens += count;
         line.first_token.get_or_insert_with(|| self.begun.elapsed());
     }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bantam_engine::{EngineHandle, Request, Submission};
-use bantam_text::{ChatTemplate, Tokenizer};
+use bantam_text::{ChatTemplate, Grammar, GrammarSpec, Tokenizer, ToolFormat};
 
 use crate::answer::{Answer, AnswerOptions};
 use crate::error::{ApiError, ErrorKind};
+use crate::form::Forms;
 use crate::record::Record;
 
 /// A decoder model that is served under a name.
@@ -19,6 +20,8 @@ pub struct ServedModel {
     engine: EngineHandle,
     tokenizer: Arc<Tokenizer>,
     chat_template: Option<ChatTemplate>,
+    tool_format: ToolFormat,
+    forms: Forms,
     description: String,
     created: u64,
 }
@@ -32,6 +35,8 @@ impl ServedModel {
             name: name.into(),
             engine,
             chat_template: tokenizer.chat_template().cloned(),
+            tool_format: ToolFormat::of(&tokenizer),
+            forms: Forms::default(),
             tokenizer,
             description: String::new(),
             created: now.as_secs(),
@@ -41,6 +46,7 @@ impl ServedModel {
     /// Replaces the chat template.
     #[must_use]
     pub fn with_chat_template(mut self, template: ChatTemplate) -> Self {
+        self.tool_format = ToolFormat::from_template(template.source());
         self.chat_template = Some(template);
         self
     }
@@ -102,6 +108,21 @@ impl ServedModel {
         })
     }
 
+    /// A compiled grammar for the answers of this model. Takes milliseconds or more: call it from
+    /// [`prepare`](crate::ServerState::prepare).
+    ///
+    /// # Errors
+    /// If the grammar is malformed, cannot be enforced, or costs too much.
+    pub fn grammar(&self, spec: &GrammarSpec) -> Result<Grammar, ApiError> {
+        Ok(self.forms.compile(spec, &self.tokenizer, self.engine.limits().vocab_size)?)
+    }
+
+    /// How the model writes calls of tools.
+    #[must_use]
+    pub const fn tool_format(&self) -> &ToolFormat {
+        &self.tool_format
+    }
+
     /// Asks for one answer to each submission, all or none.
     ///
     /// # Errors
@@ -126,8 +147,8 @@ impl ServedModel {
     }
 }
 
-/// The tokens that end the answer of a request.
-fn stop_tokens(request: &Request) -> Vec<u32> {
+/// The tokens that end the answer to a request.
+pub(crate) fn stop_tokens(request: &Request) -> Vec<u32> {
     let ends = request.eos_tokens.iter().filter(|_| !request.ignore_eos);
     request.stop_tokens.iter().chain(ends).copied().collect()
 }

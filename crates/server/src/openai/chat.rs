@@ -5,18 +5,24 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use bantam_text::{EncodeOptions, Message, Tokenizer};
+use bantam_text::{Tokenizer, ToolCallParser, ToolDelta};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::answer::{Part, TextPart};
+use crate::answer::{AnswerToken, Part};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
+use crate::openai::ask::ask;
 use crate::openai::fields;
-use crate::openai::logprobs::ChatLogprobs;
-use crate::openai::reply::{Choice, Kind, Replying};
+use crate::openai::logprobs::{ChatLogprobs, PromptLogprobs};
+use crate::openai::messages::{self, ChatMessage, TemplateFields};
+use crate::openai::reply::{Choice, Kind, Reply, Replying};
 use crate::openai::sampling::{Asked, SamplingFields};
-use crate::openai::usage::Usage;
+use crate::openai::tools::{
+    self, CallDelta, CallField, FunctionDelta, ToolChoiceField, ToolField, ToolUse,
+};
+use crate::openapi::ErrorResponse;
 use crate::record::Record;
 use crate::state::{AppState, ServerState};
 
@@ -29,8 +35,9 @@ const MAX_TOP_LOGPROBS: usize = 20;
 /// A conversation to continue.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(crate) struct ChatFields {
-    /// The conversation so far.
-    messages: Vec<ChatMessage>,
+    /// The conversation so far: one message or more.
+    #[schema(value_type = Vec<ChatMessage>)]
+    messages: Value,
     /// Tokens of each answer at most; as many as fit if not set.
     max_completion_tokens: Option<usize>,
     /// The old name of `max_completion_tokens`.
@@ -39,39 +46,12 @@ pub(crate) struct ChatFields {
     logprobs: Option<bool>,
     /// Alternatives shown for each token, 0 to 20; only with `logprobs`.
     top_logprobs: Option<usize>,
-}
-
-/// A message of the conversation.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub(crate) struct ChatMessage {
-    role: String,
-    content: Content,
-}
-
-/// What is said: a text, or texts in parts.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a text, or a list of parts of type text")]
-pub(crate) enum Content {
-    Text(String),
-    Parts(Vec<ContentPart>),
-}
-
-/// A part of a message.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum ContentPart {
-    Text { text: String },
-}
-
-impl Content {
-    fn into_text(self) -> String {
-        match self {
-            Self::Text(text) => text,
-            Self::Parts(parts) => {
-                parts.into_iter().map(|ContentPart::Text { text }| text).collect()
-            }
-        }
-    }
+    /// Functions that the model may call.
+    tools: Option<Vec<ToolField>>,
+    /// `auto` (the model decides), `none`, `required`, or a function by its name; `auto` if not set.
+    tool_choice: Option<ToolChoiceField>,
+    /// Several calls in one answer; true if not set. If false, calls after the first are left out.
+    parallel_tool_calls: Option<bool>,
 }
 
 /// An answer.
@@ -80,14 +60,23 @@ pub(crate) struct ChatChoice {
     index: usize,
     message: AnswerMessage,
     logprobs: Option<ChatLogprobs>,
+    /// `stop`, `length` or `tool_calls`.
     finish_reason: Option<&'static str>,
+    /// How probable the tokens of the prompt were, if asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// What the model says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub(crate) struct AnswerMessage {
     role: &'static str,
+    /// None if there are calls only.
     content: Option<String>,
+    /// Always none.
+    refusal: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallField>,
 }
 
 /// What an answer grows by.
@@ -97,6 +86,8 @@ pub(crate) struct ChatDelta {
     delta: MessageDelta,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// What a message grows by.
@@ -106,59 +97,124 @@ pub(crate) struct MessageDelta {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallDelta>,
+}
+
+/// The answers to a conversation.
+pub(crate) type ChatReply = Reply<ChatChoice>;
+
+/// A chunk of a stream of answers.
+pub(crate) type ChatChunk = Reply<ChatDelta>;
+
+/// All fields of a request.
+#[derive(ToSchema)]
+pub(crate) struct ChatRequest {
+    #[serde(flatten)]
+    own: ChatFields,
+    #[serde(flatten)]
+    template: TemplateFields,
+    #[serde(flatten)]
+    shared: SamplingFields,
+}
+
+/// A request that is checked and tokenized.
+struct Prepared {
+    model: String,
+    asked: Asked,
+    prompt: Vec<u32>,
+    tools: ToolUse,
 }
 
 /// Continues a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    operation_id = "create_chat_completion",
+    tag = "OpenAI",
+    request_body = ChatRequest,
+    responses(
+        (status = 200, description = "The answers; with `stream`, server-sent events of `ChatChunk`s, then `[DONE]`", body = ChatReply),
+        (status = "default", description = "Why not", body = ErrorResponse)
+    )
+)]
 pub(crate) async fn create(
     State(state): State<AppState>,
     Extension(record): Extension<Arc<Record>>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let (model, asked) = state.prepare(move |state| prepare(state, &bytes)).await?;
+    let prepared = state.prepare(move |state| ChatRequest::read(&bytes)?.prepare(state)).await?;
+    let Prepared { model, asked, prompt, tools } = prepared;
     let model = state.model(&model)?;
-    let usage = Usage::of_prompts(asked.request.prompt.len());
-    record.asked(model.name(), usage.prompt_tokens);
-    asked.user.iter().for_each(|user| record.user(user));
-    let submissions = asked.request.samples(asked.n).map(Into::into).collect();
-    let answers = model.ask(submissions, &asked.options, &record)?;
-    let answers = answers.into_iter().enumerate().map(|(index, answer)| {
-        let tokenizer = Arc::clone(model.tokenizer());
-        let logprobs = asked.request.logprobs.is_some();
-        (answer, Chatting { index, tokenizer, logprobs })
+    let choices = (0..asked.n).map(|index| Chatting {
+        index,
+        tokenizer: Arc::clone(model.tokenizer()),
+        logprobs: asked.request.logprobs.is_some(),
+        prompt: prompt.clone(),
+        scored: 1,
+        tools: tools.format.clone().map(ToolCallParser::new),
+        only_one: tools.only_one,
+        calls: 0,
     });
-    let answers = answers.collect();
-    let replying = Replying::new(KIND, model.name(), answers, asked.n, usage, record);
-    if asked.stream { Ok(replying.stream(asked.include_usage)) } else { replying.whole().await }
+    let choices = choices.collect();
+    let (answers, usage) = ask(model, &asked, vec![prompt], &record).await?;
+    let replying = Replying::new(KIND, model.name(), choices, answers, asked.n, usage, record);
+    replying.send(&asked).await
 }
 
-fn prepare(state: &ServerState, bytes: &[u8]) -> Result<(String, Asked), ApiError> {
-    let body = fields::read(bytes)?;
-    let shared: SamplingFields = fields::parse(&body)?;
-    let own: ChatFields = fields::parse(&body)?;
-    let model = state.model(&shared.model)?;
-    let max_tokens = own.max_completion_tokens.or(own.max_tokens);
-    let mut asked = shared.asked(state, model, max_tokens)?;
-    asked.request.logprobs = own.num_logprobs()?;
-    let messages: Vec<Message> = own
-        .messages
-        .into_iter()
-        .map(|message| Message { role: message.role, content: message.content.into_text() })
-        .collect();
-    let prompt = model.chat_template()?.render(&messages, true)?;
-    let options = EncodeOptions { add_special: false, parse_special: true };
-    asked.request.prompt = model.tokenizer().encode(&prompt, options)?;
-    Ok((model.name().to_owned(), asked))
+impl ChatRequest {
+    fn read(bytes: &[u8]) -> Result<Self, ApiError> {
+        let body = fields::read(bytes, &fields::CHAT)?;
+        let (own, template) = (fields::parse(&body)?, fields::parse(&body)?);
+        Ok(Self { own, template, shared: fields::parse(&body)? })
+    }
+
+    fn prepare(self, state: &ServerState) -> Result<Prepared, ApiError> {
+        let Self { own, template, shared } = self;
+        let model = state.model(&shared.model)?;
+        let messages = messages::read(&own.messages)?;
+        let max_tokens = own.max_tokens()?;
+        let logprobs = own.num_logprobs()?;
+        let parallel = own.parallel_tool_calls.unwrap_or(true);
+        let fields = own.tools.unwrap_or_default();
+        let tools = ToolUse::new(fields, own.tool_choice, parallel, model.tool_format())?;
+        let mut asked = shared.asked(state, model, tools.grammar.clone())?;
+        asked.request.max_tokens = max_tokens;
+        asked.request.logprobs = logprobs;
+        if let Some(format) = &tools.format {
+            asked.options.shown = format.special_tokens();
+        }
+        if logprobs.is_some() && asked.beam_search.is_some() {
+            let message = "logprobs does not work with use_beam_search; leave out one";
+            return Err(ApiError::bad_request(message).param("logprobs"));
+        }
+        let prompt = template.encode(model, &messages, &tools.tools, false)?;
+        Ok(Prepared { model: model.name().to_owned(), asked, prompt, tools })
+    }
 }
 
 impl ChatFields {
+    fn max_tokens(&self) -> Result<Option<usize>, ApiError> {
+        match (self.max_completion_tokens, self.max_tokens) {
+            (Some(new), Some(old)) if new != old => {
+                let message = format!(
+                    "max_completion_tokens is {new} and max_tokens, its old name, {old}; leave out \
+                     one"
+                );
+                Err(ApiError::bad_request(message).param("max_tokens"))
+            }
+            (new, old) => Ok(new.or(old)),
+        }
+    }
+
     fn num_logprobs(&self) -> Result<Option<usize>, ApiError> {
         match (self.logprobs.unwrap_or(false), self.top_logprobs) {
-            (false, Some(1..)) => {
-                let message = "top_logprobs is set without logprobs; set logprobs to true";
-                Err(ApiError::bad_request(message).param("top_logprobs"))
-            }
             (_, Some(top)) if top > MAX_TOP_LOGPROBS => {
                 let message = format!("top_logprobs is {top}, expected at most {MAX_TOP_LOGPROBS}");
+                Err(ApiError::bad_request(message).param("top_logprobs"))
+            }
+            (false, Some(1..)) => {
+                let message = "top_logprobs is set without logprobs; set logprobs to true";
                 Err(ApiError::bad_request(message).param("top_logprobs"))
             }
             (false, _) => Ok(None),
@@ -172,11 +228,59 @@ struct Chatting {
     index: usize,
     tokenizer: Arc<Tokenizer>,
     logprobs: bool,
+    prompt: Vec<u32>,
+    /// Tokens of the prompt that have their scores; the first has none.
+    scored: usize,
+    /// Finds calls, if there may be any; none after the end.
+    tools: Option<ToolCallParser>,
+    /// Calls after the first are left out.
+    only_one: bool,
+    /// Calls so far.
+    calls: usize,
 }
 
 impl Chatting {
-    fn delta(&self, delta: MessageDelta) -> ChatDelta {
-        ChatDelta { index: self.index, delta, logprobs: None, finish_reason: None }
+    fn delta(&self, delta: MessageDelta, tokens: &[AnswerToken]) -> ChatDelta {
+        ChatDelta {
+            index: self.index,
+            delta,
+            logprobs: (self.logprobs && !tokens.is_empty())
+                .then(|| ChatLogprobs::new(&self.tokenizer, tokens)),
+            finish_reason: None,
+            prompt_logprobs: None,
+        }
+    }
+
+    /// The text and calls among what the parser found.
+    fn message(&mut self, found: Vec<ToolDelta>) -> MessageDelta {
+        let mut message = MessageDelta::default();
+        for delta in found {
+            let beyond = |index: usize| self.only_one && index > 0;
+            match delta {
+                ToolDelta::Text(text) => message.content.get_or_insert_default().push_str(&text),
+                ToolDelta::Begin { index, name } if !beyond(index) => {
+                    self.calls = index + 1;
+                    message.tool_calls.push(CallDelta {
+                        index,
+                        id: Some(tools::call_id()),
+                        r#type: Some(tools::Kind::Function),
+                        function: FunctionDelta { name: Some(name), arguments: String::new() },
+                    });
+                }
+                ToolDelta::Arguments { index, fragment } if !beyond(index) => {
+                    match message.tool_calls.last_mut().filter(|call| call.index == index) {
+                        Some(call) => call.function.arguments.push_str(&fragment),
+                        None => message.tool_calls.push(CallDelta {
+                            index,
+                            function: FunctionDelta { name: None, arguments: fragment },
+                            ..CallDelta::default()
+                        }),
+                    }
+                }
+                ToolDelta::Begin { .. } | ToolDelta::Arguments { .. } | ToolDelta::End { .. } => {}
+            }
+        }
+        message
     }
 }
 
@@ -185,39 +289,78 @@ impl Choice for Chatting {
     type Whole = ChatChoice;
 
     fn begin(&mut self) -> Option<ChatDelta> {
-        let delta = MessageDelta { role: Some("assistant"), content: Some(String::new()) };
-        Some(self.delta(delta))
+        let (role, content) = (Some("assistant"), Some(String::new()));
+        Some(self.delta(MessageDelta { role, content, tool_calls: Vec::new() }, &[]))
     }
 
-    fn push(&mut self, part: &Part) -> Result<Option<ChatDelta>, ApiError> {
-        Ok(Some(match part {
-            Part::Prompt(_) => return Ok(None),
-            Part::Text(TextPart { text, tokens }) => ChatDelta {
-                logprobs: self.logprobs.then(|| ChatLogprobs::new(&self.tokenizer, tokens)),
-                ..self.delta(MessageDelta { content: Some(text.clone()), role: None })
-            },
-            Part::End(ending) => ChatDelta {
-                finish_reason: Some(ending.reason.name()),
-                ..self.delta(MessageDelta::default())
-            },
-        }))
+    fn push(&mut self, part: Part) -> Option<ChatDelta> {
+        match part {
+            Part::Prompt(scores) => {
+                let (first, tokens) = (self.scored == 1, &self.prompt[self.scored..]);
+                self.scored += scores.len();
+                let scores = PromptLogprobs::new(&self.tokenizer, tokens, &scores, first);
+                let delta = self.delta(MessageDelta::default(), &[]);
+                Some(ChatDelta { prompt_logprobs: Some(scores), ..delta })
+            }
+            Part::Text(part) => {
+                let message = match &mut self.tools {
+                    None => MessageDelta { content: Some(part.text), ..MessageDelta::default() },
+                    Some(parser) => {
+                        let found = parser.push(&part.text);
+                        self.message(found)
+                    }
+                };
+                let delta = self.delta(message, &part.tokens);
+                let says_nothing = delta.delta == MessageDelta::default();
+                (!says_nothing || delta.logprobs.is_some()).then_some(delta)
+            }
+            Part::End(ending) => {
+                let found = self.tools.take().map(ToolCallParser::finish).unwrap_or_default();
+                let message = self.message(found);
+                let reason = match ending.reason.name() {
+                    "stop" if self.calls > 0 => "tool_calls",
+                    name => name,
+                };
+                Some(ChatDelta { finish_reason: Some(reason), ..self.delta(message, &[]) })
+            }
+        }
     }
 
     fn whole(&self) -> ChatChoice {
-        let logprobs = self.logprobs.then(ChatLogprobs::default);
-        let message = AnswerMessage::default();
-        ChatChoice { index: self.index, message, logprobs, finish_reason: None }
+        ChatChoice {
+            index: self.index,
+            message: AnswerMessage::default(),
+            logprobs: self.logprobs.then(ChatLogprobs::default),
+            finish_reason: None,
+            prompt_logprobs: None,
+        }
     }
 
     fn add(whole: &mut ChatChoice, delta: ChatDelta) {
-        let ChatDelta { delta, logprobs, finish_reason, .. } = delta;
-        whole.message.role = delta.role.unwrap_or(whole.message.role);
+        let ChatDelta { delta, logprobs, finish_reason, prompt_logprobs, .. } = delta;
+        let message = &mut whole.message;
+        message.role = delta.role.unwrap_or(message.role);
         if let Some(text) = delta.content {
-            whole.message.content.get_or_insert_default().push_str(&text);
+            message.content.get_or_insert_default().push_str(&text);
+        }
+        for CallDelta { index, id, function, .. } in delta.tool_calls {
+            message
+                .tool_calls
+                .resize_with(message.tool_calls.len().max(index + 1), Default::default);
+            let call = &mut message.tool_calls[index];
+            call.id.extend(id);
+            call.function.name.extend(function.name);
+            call.function.arguments.push_str(&function.arguments);
         }
         if let (Some(whole), Some(later)) = (&mut whole.logprobs, logprobs) {
             whole.content.extend(later.content);
         }
+        if let Some(later) = prompt_logprobs {
+            whole.prompt_logprobs.get_or_insert_default().extend(later);
+        }
         whole.finish_reason = finish_reason.or(whole.finish_reason);
+        if finish_reason.is_some() && !message.tool_calls.is_empty() {
+            message.content = message.content.take().filter(|text| !text.is_empty());
+        }
     }
 }

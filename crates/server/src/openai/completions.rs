@@ -5,36 +5,39 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use bantam_engine::Request;
-use bantam_text::{EncodeOptions, Tokenizer};
+use bantam_text::{EncodeOptions, StreamDecoder, Tokenizer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ServedModel;
-use crate::answer::{Part, TextPart};
+use crate::answer::Part;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
+use crate::openai::ask::ask;
 use crate::openai::fields;
-use crate::openai::logprobs::CompletionLogprobs;
-use crate::openai::reply::{Choice, Kind, Replying};
+use crate::openai::logprobs::{CompletionLogprobs, PromptLogprobs};
+use crate::openai::reply::{Choice, Kind, Reply, Replying};
 use crate::openai::sampling::{Asked, SamplingFields};
-use crate::openai::usage::Usage;
+use crate::openapi::ErrorResponse;
 use crate::record::Record;
 use crate::state::{AppState, ServerState};
 
 /// Tokens of an answer if the request does not say, as OpenAI has it.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
+/// Prompts of a request at most.
+const MAX_PROMPTS: usize = 256;
+
 const KIND: Kind = Kind { id: "cmpl", whole: "text_completion", chunk: "text_completion" };
 
-/// A text to continue.
+/// Texts to continue.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(crate) struct CompletionFields {
-    /// A text, a list of texts, the ids of a text's tokens, or a list of such lists.
+    /// A text, a list of up to 256 texts, the ids of a text's tokens, or a list of such lists.
     prompt: Prompt,
-    /// Tokens of each answer at most; 16 if not set.
+    /// Tokens of each answer at most; 16, or as many as fit, if not set. 0 with `echo` only.
     max_tokens: Option<usize>,
-    /// Begins the answer with the prompt.
+    /// Begins the answer with the prompt, with its log-probabilities if `logprobs` is set.
     echo: Option<bool>,
     /// Tells how probable each token was, and this many alternatives.
     logprobs: Option<usize>,
@@ -61,61 +64,109 @@ pub(crate) struct CompletionChoice {
     logprobs: Option<CompletionLogprobs>,
     /// `stop` or `length`, at the end.
     finish_reason: Option<&'static str>,
+    /// How probable the tokens of the prompt were, if asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
+}
+
+/// The answers, or a chunk of a stream of them.
+pub(crate) type CompletionReply = Reply<CompletionChoice>;
+
+/// All fields of a request.
+#[derive(ToSchema)]
+pub(crate) struct CompletionRequest {
+    #[serde(flatten)]
+    own: CompletionFields,
+    #[serde(flatten)]
+    shared: SamplingFields,
 }
 
 /// A request that is checked and tokenized.
 struct Prepared {
+    model: String,
     asked: Asked,
     prompts: Vec<PreparedPrompt>,
     echo: bool,
+    /// The `prompt_logprobs` of the request; echoes ask the engine for their own.
+    scores: bool,
 }
 
+/// A prompt as text and as tokens.
+#[derive(Clone)]
 struct PreparedPrompt {
     text: String,
     tokens: Vec<u32>,
 }
 
 /// Continues texts.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    operation_id = "create_completion",
+    tag = "OpenAI",
+    request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The answers; with `stream`, server-sent events of the same form, then `[DONE]`", body = CompletionReply),
+        (status = "default", description = "Why not", body = ErrorResponse)
+    )
+)]
 pub(crate) async fn create(
     State(state): State<AppState>,
     Extension(record): Extension<Arc<Record>>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let (model, prepared) = state.prepare(move |state| prepare(state, &bytes)).await?;
+    let prepared =
+        state.prepare(move |state| CompletionRequest::read(&bytes)?.prepare(state)).await?;
+    let Prepared { model, asked, prompts, echo, scores } = prepared;
     let model = state.model(&model)?;
-    let Prepared { asked, prompts, echo } = prepared;
-    let usage = Usage::of_prompts(prompts.iter().map(|prompt| prompt.tokens.len()).sum());
-    record.asked(model.name(), usage.prompt_tokens);
-    asked.user.iter().for_each(|user| record.user(user));
-    let (mut submissions, mut choices) = (Vec::new(), Vec::new());
-    for PreparedPrompt { text, tokens } in prompts {
-        let request = Request { prompt: tokens, ..asked.request.clone() };
-        for request in request.samples(asked.n) {
-            choices.push(Completing {
-                index: choices.len(),
-                tokenizer: Arc::clone(model.tokenizer()),
-                logprobs: asked.request.logprobs.is_some(),
-                echo: echo.then(|| text.clone()),
-            });
-            submissions.push(request.into());
-        }
-    }
-    let answers = model.ask(submissions, &asked.options, &record)?;
-    let answers = answers.into_iter().zip(choices).collect();
-    let replying = Replying::new(KIND, model.name(), answers, asked.n, usage, record);
-    if asked.stream { Ok(replying.stream(asked.include_usage)) } else { replying.whole().await }
+    let choices = prompts.iter().flat_map(|prompt| vec![prompt; asked.n]).enumerate();
+    let choices = choices.map(|(index, prompt)| Completing {
+        index,
+        tokenizer: Arc::clone(model.tokenizer()),
+        logprobs: asked.request.logprobs.is_some(),
+        scores,
+        echo,
+        prompt: prompt.clone(),
+        offsets: if echo { prompt.offsets(model.tokenizer()) } else { Vec::new() },
+        scored: 1,
+    });
+    let choices = choices.collect();
+    let prompts = prompts.into_iter().map(|prompt| prompt.tokens).collect();
+    let (answers, usage) = ask(model, &asked, prompts, &record).await?;
+    let replying = Replying::new(KIND, model.name(), choices, answers, asked.n, usage, record);
+    replying.send(&asked).await
 }
 
-fn prepare(state: &ServerState, bytes: &[u8]) -> Result<(String, Prepared), ApiError> {
-    let body = fields::read(bytes)?;
-    let shared: SamplingFields = fields::parse(&body)?;
-    let own: CompletionFields = fields::parse(&body)?;
-    let model = state.model(&shared.model)?;
-    let max_tokens = own.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
-    let mut asked = shared.asked(state, model, Some(max_tokens))?;
-    asked.request.logprobs = own.logprobs;
-    let prompts = own.prompt.prepare(model)?;
-    Ok((model.name().to_owned(), Prepared { asked, prompts, echo: own.echo.unwrap_or(false) }))
+impl CompletionRequest {
+    fn read(bytes: &[u8]) -> Result<Self, ApiError> {
+        let body = fields::read(bytes, &fields::COMPLETIONS)?;
+        Ok(Self { own: fields::parse(&body)?, shared: fields::parse(&body)? })
+    }
+
+    fn prepare(self, state: &ServerState) -> Result<Prepared, ApiError> {
+        let Self { own, shared } = self;
+        let model = state.model(&shared.model)?;
+        let mut asked = shared.asked(state, model, None)?;
+        let echo = own.echo.unwrap_or(false);
+        let scores = asked.request.prompt_logprobs.is_some();
+        if asked.beam_search.is_some() && (own.logprobs.is_some() || echo) {
+            let message = "logprobs and echo do not work with use_beam_search; leave them out";
+            return Err(ApiError::bad_request(message).param("use_beam_search"));
+        }
+        let prompts = own.prompt.prepare(model)?;
+        asked.request.max_tokens = own.max_tokens.or_else(|| {
+            let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+            let room = model.engine().limits().room(longest);
+            // Without room the engine says what is wrong.
+            (room > 0).then_some(DEFAULT_MAX_TOKENS.min(room))
+        });
+        asked.request.logprobs = own.logprobs;
+        if echo && (own.logprobs.is_some() || own.max_tokens == Some(0)) {
+            let asked_for = asked.request.prompt_logprobs.max(own.logprobs).unwrap_or(0);
+            asked.request.prompt_logprobs = Some(asked_for);
+        }
+        Ok(Prepared { model: model.name().to_owned(), asked, prompts, echo, scores })
+    }
 }
 
 impl Prompt {
@@ -128,6 +179,17 @@ impl Prompt {
         };
         let decode =
             |tokens: Vec<u32>| PreparedPrompt { text: tokenizer.decode(&tokens, false), tokens };
+        let count = match &self {
+            Self::Text(_) => 1,
+            // An empty list may be of anything: one of token ids comes after one of texts.
+            Self::Texts(texts) => texts.len(),
+            Self::Tokens(_) => 1,
+            Self::TokenLists(lists) => lists.len(),
+        };
+        if !(1..=MAX_PROMPTS).contains(&count) {
+            let message = format!("prompt has {count} prompts, expected 1 to {MAX_PROMPTS}");
+            return Err(ApiError::bad_request(message).param("prompt"));
+        }
         match self {
             Self::Text(text) => Ok(vec![encode(text)?]),
             Self::Texts(texts) => texts.into_iter().map(encode).collect(),
@@ -137,19 +199,38 @@ impl Prompt {
     }
 }
 
+impl PreparedPrompt {
+    /// Characters of the text before each token.
+    fn offsets(&self, tokenizer: &Tokenizer) -> Vec<usize> {
+        // A tokenizer may put a begin token before the text, which the text does not show.
+        let shows_special = tokenizer.decode(&self.tokens, false) == self.text;
+        let decoder = StreamDecoder::new(tokenizer);
+        let mut decoder = if shows_special { decoder.with_special() } else { decoder };
+        let length = self.text.chars().count();
+        let mut before = 0;
+        let offsets = self.tokens.iter().map(|&token| {
+            let offset = before.min(length);
+            before += decoder.push(token).chars().count();
+            offset
+        });
+        offsets.collect()
+    }
+}
+
 /// An answer on its way.
 struct Completing {
     index: usize,
     tokenizer: Arc<Tokenizer>,
     logprobs: bool,
-    echo: Option<String>,
-}
-
-impl Completing {
-    fn choice(&self) -> CompletionChoice {
-        let logprobs = self.logprobs.then(CompletionLogprobs::default);
-        CompletionChoice { text: String::new(), index: self.index, logprobs, finish_reason: None }
-    }
+    /// The request asked for scores of the prompt beside its echo.
+    scores: bool,
+    /// Begins with the prompt.
+    echo: bool,
+    prompt: PreparedPrompt,
+    /// Characters of an echo before each token of the prompt.
+    offsets: Vec<usize>,
+    /// Tokens of the prompt that have their scores; the first has none.
+    scored: usize,
 }
 
 impl Choice for Completing {
@@ -157,34 +238,66 @@ impl Choice for Completing {
     type Whole = CompletionChoice;
 
     fn begin(&mut self) -> Option<CompletionChoice> {
-        self.echo.clone().map(|text| CompletionChoice { text, ..self.choice() })
+        let mut choice = self.whole();
+        choice.text.clone_from(self.echo.then_some(&self.prompt.text)?);
+        if let (Some(logprobs), Some(&first)) = (&mut choice.logprobs, self.prompt.tokens.first()) {
+            // Nothing stands before the first token that would tell how probable it was.
+            logprobs.push(&self.tokenizer, first, None, 0);
+        }
+        Some(choice)
     }
 
-    fn push(&mut self, part: &Part) -> Result<Option<CompletionChoice>, ApiError> {
-        let mut choice = self.choice();
+    fn push(&mut self, part: Part) -> Option<CompletionChoice> {
+        let mut choice = self.whole();
         match part {
-            Part::Text(TextPart { text, tokens }) => {
-                choice.text.clone_from(text);
+            Part::Prompt(scores) => {
+                let (first, begin) = (self.scored == 1, self.scored);
+                let tokens = &self.prompt.tokens[begin..];
+                if let Some(logprobs) = choice.logprobs.as_mut().filter(|_| self.echo) {
+                    for ((&token, score), &offset) in
+                        tokens.iter().zip(&scores).zip(&self.offsets[begin..])
+                    {
+                        logprobs.push(&self.tokenizer, token, Some(score), offset);
+                    }
+                }
+                choice.prompt_logprobs = self
+                    .scores
+                    .then(|| PromptLogprobs::new(&self.tokenizer, tokens, &scores, first));
+                self.scored += scores.len();
+            }
+            Part::Text(part) => {
+                choice.text = part.text;
                 if let Some(logprobs) = &mut choice.logprobs {
-                    let offset = self.echo.as_ref().map_or(0, |echo| echo.chars().count());
-                    logprobs.push(&self.tokenizer, tokens, offset);
+                    let before = if self.echo { self.prompt.text.chars().count() } else { 0 };
+                    for token in &part.tokens {
+                        let offset = before + token.offset;
+                        logprobs.push(&self.tokenizer, token.id, token.logprobs.as_ref(), offset);
+                    }
                 }
             }
-            Part::Prompt(_) => return Ok(None),
             Part::End(ending) => choice.finish_reason = Some(ending.reason.name()),
         }
-        Ok(Some(choice))
+        Some(choice)
     }
 
     fn whole(&self) -> CompletionChoice {
-        self.choice()
+        CompletionChoice {
+            text: String::new(),
+            index: self.index,
+            logprobs: self.logprobs.then(CompletionLogprobs::default),
+            finish_reason: None,
+            prompt_logprobs: None,
+        }
     }
 
     fn add(whole: &mut CompletionChoice, delta: CompletionChoice) {
         whole.text.push_str(&delta.text);
         whole.finish_reason = delta.finish_reason.or(whole.finish_reason);
-        if let (Some(whole), Some(delta)) = (&mut whole.logprobs, delta.logprobs) {
-            whole.extend(delta);
+        if let (Some(whole), Some(later)) = (&mut whole.logprobs, delta.logprobs) {
+            whole.extend(later);
+        }
+        if let Some(later) = delta.prompt_logprobs {
+            whole.prompt_logprobs.get_or_insert_default().extend(later);
         }
     }
 }

@@ -1,12 +1,156 @@
-//! Reads the fields of a request: each is honoured or refused.
+//! Every field of a request is honoured or refused.
+//!
+//! What is honoured is what the request types have, by their schema; what is refused, and why, is
+//! data ([`Refused`]). The reference page of the API is made from the same two.
 
+use std::sync::LazyLock;
+
+use bantam_checkpoint::nearest;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use utoipa::PartialSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 use crate::error::ApiError;
+use crate::openai::chat::ChatFields;
+use crate::openai::completions::CompletionFields;
+use crate::openai::messages::{ChatMessage, TemplateFields};
+use crate::openai::refused::{self, Refused};
+use crate::openai::sampling::SamplingFields;
+use crate::openai::tokenize::{DetokenizeRequest, TokenizeFields};
 
-/// A JSON body.
-pub(crate) fn read(bytes: &[u8]) -> Result<Value, ApiError> {
+/// The fields of one kind of request.
+pub(crate) struct FieldSet {
+    /// Fields that do what they say.
+    pub(crate) honoured: Vec<Honoured>,
+    /// Fields that are known, and refused unless they ask for nothing.
+    pub(crate) refused: Vec<&'static Refused>,
+}
+
+/// A field that does what it says.
+pub(crate) struct Honoured {
+    pub(crate) name: String,
+    /// What it does, for the reference page.
+    #[cfg(test)]
+    pub(crate) description: String,
+    #[cfg(test)]
+    pub(crate) required: bool,
+}
+
+/// `/v1/chat/completions`.
+pub(crate) static CHAT: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
+    honoured: [
+        honoured::<ChatFields>(),
+        honoured::<TemplateFields>(),
+        honoured::<SamplingFields>(),
+    ]
+    .concat_all(),
+    refused: refused::SHARED.iter().chain(&refused::CHAT).collect(),
+});
+
+/// A message of `/v1/chat/completions`.
+pub(crate) static MESSAGE: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
+    honoured: honoured::<ChatMessage>(),
+    refused: refused::MESSAGE.iter().collect(),
+});
+
+/// `/v1/completions`.
+pub(crate) static COMPLETIONS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
+    honoured: [honoured::<CompletionFields>(), honoured::<SamplingFields>()].concat_all(),
+    refused: refused::SHARED.iter().chain(&refused::COMPLETIONS).collect(),
+});
+
+/// `/tokenize`.
+pub(crate) static TOKENIZE: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
+    honoured: [honoured::<TokenizeFields>(), honoured::<TemplateFields>()].concat_all(),
+    refused: refused::TOKENIZE.iter().collect(),
+});
+
+/// `/detokenize`.
+pub(crate) static DETOKENIZE: LazyLock<FieldSet> =
+    LazyLock::new(|| FieldSet { honoured: honoured::<DetokenizeRequest>(), refused: Vec::new() });
+
+/// Lists in a row.
+trait ConcatAll {
+    fn concat_all(self) -> Vec<Honoured>;
+}
+
+impl<const N: usize> ConcatAll for [Vec<Honoured>; N] {
+    fn concat_all(self) -> Vec<Honoured> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// The fields of a type, as its schema has them.
+fn honoured<T: PartialSchema>() -> Vec<Honoured> {
+    let RefOr::T(Schema::Object(object)) = T::schema() else { return Vec::new() };
+    let described = object.properties.iter().map(|(name, _schema)| Honoured {
+        name: name.clone(),
+        #[cfg(test)]
+        description: description(_schema).unwrap_or_default(),
+        #[cfg(test)]
+        required: object.required.contains(name),
+    });
+    described.collect()
+}
+
+#[cfg(test)]
+fn description(schema: &RefOr<Schema>) -> Option<String> {
+    match schema {
+        RefOr::Ref(reference) => Some(reference.description.clone()),
+        RefOr::T(Schema::Object(object)) => object.description.clone(),
+        RefOr::T(Schema::Array(array)) => array.description.clone(),
+        // An option is nothing or what it is an option of.
+        RefOr::T(Schema::OneOf(one_of)) => {
+            one_of.description.clone().or_else(|| one_of.items.iter().find_map(description))
+        }
+        RefOr::T(Schema::AllOf(all_of)) => all_of.description.clone(),
+        RefOr::T(_) => None,
+    }
+}
+
+impl FieldSet {
+    /// Refuses fields that are unknown, and those that are known and ask for what there is not.
+    /// `place` is where the object stands: nothing, or the path to it with a dot.
+    pub(crate) fn check(&self, object: &Map<String, Value>, place: &str) -> Result<(), ApiError> {
+        for (name, value) in object {
+            if value.is_null() || self.honoured.iter().any(|field| field.name == *name) {
+                continue;
+            }
+            let Some(refused) = self.refused.iter().find(|field| field.name == name) else {
+                return Err(self.unknown(name, place));
+            };
+            if !refused.asks_for_nothing(value) {
+                let message = format!("{place}{name} is not supported: {}", refused.reason);
+                let error = ApiError::bad_request(message).param(format!("{place}{name}"));
+                return Err(error.code("unsupported_parameter"));
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, name: &str, place: &str) -> ApiError {
+        let known = self.honoured.iter().map(|field| field.name.as_str());
+        let known = known.chain(self.refused.iter().map(|field| field.name));
+        // A name of any length comes from outside: only its beginning is compared and shown.
+        let shown: String = name.chars().take(64).collect();
+        let nearest = nearest(&shown, known, 1).join("");
+        let message = format!("unknown field {place}{shown}; the nearest known one is {nearest}");
+        ApiError::bad_request(message).param(format!("{place}{shown}")).code("unknown_parameter")
+    }
+}
+
+/// A JSON body with these fields.
+pub(crate) fn read(bytes: &[u8], fields: &FieldSet) -> Result<Value, ApiError> {
+    let value = read_any(bytes)?;
+    if let Value::Object(object) = &value {
+        fields.check(object, "")?;
+    }
+    Ok(value)
+}
+
+/// A JSON object of which nothing more is asked.
+pub(crate) fn read_any(bytes: &[u8]) -> Result<Value, ApiError> {
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
     if value.is_object() {

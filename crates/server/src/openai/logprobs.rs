@@ -1,5 +1,8 @@
 //! How probable tokens were, in the two forms of the OpenAI API.
 
+use std::collections::BTreeMap;
+
+use bantam_engine::TokenLogprobs;
 use bantam_text::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -77,30 +80,76 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    /// Adds tokens; their offsets count from `offset`.
-    pub(crate) fn push(&mut self, tokenizer: &Tokenizer, tokens: &[AnswerToken], offset: usize) {
-        for token in tokens {
-            let text = text_or_bytes(tokenizer, token.id);
-            let top = token.logprobs.as_ref().map(|logprobs| {
-                let top = logprobs.top.iter().copied().chain([(token.id, logprobs.chosen)]);
-                top.map(|(id, logprob)| (text_or_bytes(tokenizer, id), finite(logprob).into()))
-                    .collect()
-            });
-            self.tokens.push(text);
-            self.token_logprobs.push(token.logprobs.as_ref().map(|l| finite(l.chosen)));
-            self.top_logprobs.push(top);
-            self.text_offset.push(offset + token.offset);
-        }
+    /// Adds a token that stands at `offset`.
+    pub(crate) fn push(
+        &mut self,
+        tokenizer: &Tokenizer,
+        id: u32,
+        logprobs: Option<&TokenLogprobs>,
+        offset: usize,
+    ) {
+        let top = logprobs.map(|logprobs| {
+            let top = logprobs.top.iter().copied().chain([(id, logprobs.chosen)]);
+            top.map(|(id, logprob)| (text_or_bytes(tokenizer, id), finite(logprob).into()))
+                .collect()
+        });
+        self.tokens.push(text_or_bytes(tokenizer, id));
+        self.token_logprobs.push(logprobs.map(|logprobs| finite(logprobs.chosen)));
+        self.top_logprobs.push(top);
+        self.text_offset.push(offset);
     }
-}
 
-impl CompletionLogprobs {
     /// Adds those of a later chunk.
     pub(crate) fn extend(&mut self, later: Self) {
         self.tokens.extend(later.tokens);
         self.token_logprobs.extend(later.token_logprobs);
         self.top_logprobs.extend(later.top_logprobs);
         self.text_offset.extend(later.text_offset);
+    }
+}
+
+/// How probable the tokens of a prompt were, in vLLM's form: for each token its id and those of the
+/// alternatives, none for the first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = Vec<Option<std::collections::HashMap<String, PromptLogprob>>>)]
+pub(crate) struct PromptLogprobs(Vec<Option<BTreeMap<u32, PromptLogprob>>>);
+
+/// How probable a token of a prompt was.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct PromptLogprob {
+    logprob: f32,
+    /// 1 for the most probable; none below the alternatives that were asked for.
+    rank: Option<usize>,
+    decoded_token: String,
+}
+
+impl PromptLogprobs {
+    /// The scores of these tokens of a prompt; `first` if nothing came before, so that its first
+    /// token, which has none, is still to be told.
+    pub(crate) fn new(
+        tokenizer: &Tokenizer,
+        tokens: &[u32],
+        scores: &[TokenLogprobs],
+        first: bool,
+    ) -> Self {
+        let ranked = |logprobs: &TokenLogprobs, token: u32| {
+            let entry = |logprob, id, rank| {
+                let decoded_token = text_or_bytes(tokenizer, id);
+                (id, PromptLogprob { logprob: finite(logprob), rank, decoded_token })
+            };
+            let top = logprobs.top.iter().zip(1..);
+            let top = top.map(|(&(id, logprob), rank)| entry(logprob, id, Some(rank)));
+            // The token itself comes first, so that its rank replaces none.
+            [entry(logprobs.chosen, token, None)].into_iter().chain(top).collect()
+        };
+        let scored = tokens.iter().zip(scores).map(|(&token, score)| Some(ranked(score, token)));
+        Self(first.then_some(None).into_iter().chain(scored).collect())
+    }
+
+    /// Adds those of later tokens.
+    pub(crate) fn extend(&mut self, later: Self) {
+        self.0.extend(later.0);
     }
 }
 

@@ -1,13 +1,19 @@
 //! The OpenAI API.
 
-mod chat;
-mod completions;
-mod fields;
+mod ask;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod fields;
 mod logprobs;
-mod models;
+mod messages;
+pub(crate) mod models;
+mod refused;
 mod reply;
 mod sampling;
 mod sse;
+mod structured;
+pub(crate) mod tokenize;
+mod tools;
 mod usage;
 
 use axum::Router;
@@ -23,4 +29,6 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::show))
         .route("/v1/embeddings", post(models::embeddings))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
 }

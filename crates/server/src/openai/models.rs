@@ -10,6 +10,7 @@ use crate::ServedModel;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 use crate::openai::fields;
+use crate::openapi::ErrorResponse;
 use crate::state::AppState;
 
 /// A model.
@@ -50,11 +51,32 @@ impl Model {
 }
 
 /// Every model served here.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    operation_id = "list_models",
+    tag = "OpenAI",
+    responses(
+        (status = 200, description = "All models", body = ModelList),
+        (status = "default", description = "Why not", body = ErrorResponse)
+    )
+)]
 pub(crate) async fn list(State(state): State<AppState>) -> Json<ModelList> {
     Json(ModelList { object: "list", data: state.models.iter().map(Model::new).collect() })
 }
 
 /// One model.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}",
+    operation_id = "show_model",
+    tag = "OpenAI",
+    params(("id" = String, Path, description = "The model's name")),
+    responses(
+        (status = 200, description = "The model", body = Model),
+        (status = "default", description = "Why not", body = ErrorResponse)
+    )
+)]
 pub(crate) async fn show(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -63,11 +85,19 @@ pub(crate) async fn show(
 }
 
 /// Refuses: decoders have no embeddings.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    operation_id = "create_embedding",
+    tag = "OpenAI",
+    request_body = Object,
+    responses((status = 400, description = "Decoders have none", body = ErrorResponse))
+)]
 pub(crate) async fn embeddings(
     State(state): State<AppState>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<(), ApiError> {
-    let body: Value = fields::read(&bytes)?;
+    let body: Value = fields::read_any(&bytes)?;
     let name = body["model"].as_str().unwrap_or_default();
     let model = state.model(name)?;
     let message = format!(

@@ -10,8 +10,9 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::answer::{Answer, Answers, Part, answers};
+use crate::answer::{Answers, Part};
 use crate::error::ApiError;
+use crate::openai::sampling::Asked;
 use crate::openai::sse;
 use crate::openai::usage::Usage;
 use crate::record::Record;
@@ -28,7 +29,7 @@ pub(crate) trait Choice: Send + 'static {
     fn begin(&mut self) -> Option<Self::Delta>;
 
     /// What a part adds, if it is anything that can be said now.
-    fn push(&mut self, part: &Part) -> Result<Option<Self::Delta>, ApiError>;
+    fn push(&mut self, part: Part) -> Option<Self::Delta>;
 
     /// An answer of which nothing is known.
     fn whole(&self) -> Self::Whole;
@@ -94,17 +95,17 @@ pub(crate) struct Replying<C> {
 }
 
 impl<C: Choice> Replying<C> {
-    /// Answers with the choices they become; `n` in a row belong to one prompt.
+    /// Answers and the choices they become; `n` in a row belong to one prompt.
     pub(crate) fn new(
         kind: Kind,
         model: &str,
-        all: Vec<(Answer, C)>,
+        choices: Vec<C>,
+        answers: Answers,
         n: usize,
         usage: Usage,
         record: Arc<Record>,
     ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (all, choices) = all.into_iter().unzip();
         Self {
             kind,
             id: unique(kind.id),
@@ -112,7 +113,7 @@ impl<C: Choice> Replying<C> {
             model: model.to_owned(),
             choices,
             n,
-            answers: answers(all),
+            answers,
             usage,
             record,
         }
@@ -138,11 +139,16 @@ impl<C: Choice> Replying<C> {
         if let Part::End(ending) = &part {
             self.usage.add(&ending.usage, index.is_multiple_of(self.n));
         }
-        Ok((index, self.choices[index].push(&part)?))
+        Ok((index, self.choices[index].push(part)))
+    }
+
+    /// Answers, in the way that was asked for.
+    pub(crate) async fn send(self, asked: &Asked) -> Result<Response, ApiError> {
+        if asked.stream { Ok(self.stream(asked.include_usage)) } else { self.whole().await }
     }
 
     /// Waits for everything and answers once.
-    pub(crate) async fn whole(mut self) -> Result<Response, ApiError> {
+    async fn whole(mut self) -> Result<Response, ApiError> {
         let mut wholes: Vec<C::Whole> = self.choices.iter().map(C::whole).collect();
         for (whole, choice) in wholes.iter_mut().zip(&mut self.choices) {
             choice.begin().into_iter().for_each(|delta| C::add(whole, delta));
@@ -156,7 +162,7 @@ impl<C: Choice> Replying<C> {
     }
 
     /// Answers at once, and sends what comes.
-    pub(crate) fn stream(mut self, include_usage: bool) -> Response {
+    fn stream(mut self, include_usage: bool) -> Response {
         let record = Arc::clone(&self.record);
         let first: Vec<C::Delta> = self.choices.iter_mut().filter_map(C::begin).collect();
         let later = if include_usage { ShownUsage::Later } else { ShownUsage::Hidden };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bantam_engine::{Request, SamplingParams};
-use bantam_text::EncodeOptions;
+use bantam_engine::{Request, SamplingParams, Submission};
+use bantam_text::{EncodeOptions, Grammar, GrammarSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -11,6 +11,8 @@ use utoipa::ToSchema;
 use crate::ServedModel;
 use crate::answer::AnswerOptions;
 use crate::error::ApiError;
+use crate::form::Walk;
+use crate::openai::structured::{ResponseFormat, StructuredOutputs};
 use crate::request_id::random;
 use crate::state::ServerState;
 
@@ -27,6 +29,22 @@ pub(crate) struct SamplingFields {
     pub(crate) model: String,
     /// Answers to each prompt; 1 to 128, 1 if not set.
     n: Option<usize>,
+    /// Answers made for each prompt, of which the `n` of the highest mean log-probability are
+    /// returned; `n` if not set. The width of a beam search.
+    best_of: Option<usize>,
+    /// Searches for the most probable answers instead of drawing them.
+    use_beam_search: Option<bool>,
+    /// Power of the length by which a beam's log-probability is divided; 1 if not set. Only with
+    /// `use_beam_search`.
+    length_penalty: Option<f64>,
+    /// The form of the answer: text, any JSON object, or JSON that satisfies a schema.
+    response_format: Option<ResponseFormat>,
+    /// The form of the answer: one of `json` (a schema), `regex`, `choice` (a list of texts),
+    /// `grammar` (Lark) and `json_object`.
+    structured_outputs: Option<StructuredOutputs>,
+    /// Tells how probable each token of the prompt was, and this many alternatives. Not with
+    /// `stream`.
+    prompt_logprobs: Option<usize>,
     /// Sends the answer as it is made.
     pub(crate) stream: Option<bool>,
     /// Only with `stream`.
@@ -100,36 +118,63 @@ impl OneOrMore {
     }
 }
 
-/// What the shared fields ask of the engine, for any prompt.
+/// What the fields ask of the engine, for any prompt.
 pub(crate) struct Asked {
     /// A request without prompt.
     pub(crate) request: Request,
+    /// The form of the answers.
+    pub(crate) grammar: Option<Grammar>,
+    /// Answers returned for each prompt.
     pub(crate) n: usize,
+    /// Answers made for each prompt.
+    pub(crate) best_of: usize,
+    /// The length penalty of a beam search; none if answers are drawn.
+    pub(crate) beam_search: Option<f64>,
     pub(crate) options: AnswerOptions,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     pub(crate) user: Option<String>,
 }
 
+impl Asked {
+    /// The requests for the answers to a prompt.
+    pub(crate) fn submissions(&self, prompt: Vec<u32>) -> impl Iterator<Item = Submission> + '_ {
+        let request = Request { prompt, ..self.request.clone() };
+        let samples: Vec<Request> = request.samples(self.best_of).collect();
+        samples.into_iter().map(|request| match &self.grammar {
+            Some(grammar) => request.constrained(Walk::of(grammar)),
+            None => request.into(),
+        })
+    }
+}
+
 impl SamplingFields {
-    /// Checks the fields and translates them.
+    /// Checks the fields and translates them. `required` is a form that other fields ask for.
     pub(crate) fn asked(
-        self,
+        mut self,
         state: &ServerState,
         model: &ServedModel,
-        max_tokens: Option<usize>,
+        required: Option<GrammarSpec>,
     ) -> Result<Asked, ApiError> {
-        let n = self.n.unwrap_or(1);
-        if !(1..=MAX_N).contains(&n) {
-            let message = format!("n is {n}, expected 1 to {MAX_N}");
-            return Err(ApiError::bad_request(message).param("n"));
-        }
+        let (n, best_of) = self.counts()?;
         let stream = self.stream.unwrap_or(false);
         if self.stream_options.is_some() && !stream {
-            let message =
-                "stream_options is set without stream; set stream to true, or leave it out";
+            let message = "stream_options is set without stream; leave it out, or stream";
             return Err(ApiError::bad_request(message).param("stream_options"));
         }
+        let grammar = self.grammar(required)?;
+        let beam_search = self.beam_search(grammar.is_some())?;
+        for (field, set) in [
+            ("use_beam_search", beam_search.is_some()),
+            ("best_of", best_of > n),
+            ("prompt_logprobs", self.prompt_logprobs.is_some()),
+        ] {
+            if set && stream {
+                let message = format!("{field} works on whole answers; leave out it or stream");
+                return Err(ApiError::bad_request(message).param(field));
+            }
+        }
+        let grammar = grammar.map(|spec| model.grammar(&spec)).transpose()?;
         let sampling = self.sampling(model)?;
         let deadline = match self.timeout {
             None => state.options.deadline,
@@ -137,7 +182,7 @@ impl SamplingFields {
         };
         let request = Request {
             sampling,
-            max_tokens,
+            prompt_logprobs: self.prompt_logprobs,
             min_tokens: self.min_tokens.unwrap_or(0),
             stop_tokens: self.stop_token_ids.unwrap_or_default(),
             eos_tokens: model.tokenizer().eos().to_vec(),
@@ -160,12 +205,81 @@ impl SamplingFields {
         let show_special = !self.skip_special_tokens.unwrap_or(true);
         Ok(Asked {
             request,
+            grammar,
             n,
-            options: AnswerOptions { stop_strings, show_special },
+            best_of,
+            beam_search,
+            options: AnswerOptions { stop_strings, show_special, shown: Vec::new() },
             stream,
             include_usage: self.stream_options.is_some_and(|options| options.include_usage),
             user: self.user,
         })
+    }
+
+    /// Answers returned, and answers made.
+    fn counts(&self) -> Result<(usize, usize), ApiError> {
+        let n = self.n.unwrap_or(1);
+        let best_of = self.best_of.unwrap_or(n);
+        for (field, got, least) in [("n", n, 1), ("best_of", best_of, n)] {
+            if !(least..=MAX_N).contains(&got) {
+                let message = format!("{field} is {got}, expected {least} to {MAX_N}");
+                return Err(ApiError::bad_request(message).param(field));
+            }
+        }
+        Ok((n, best_of))
+    }
+
+    /// The form of the answer: one field may ask for one.
+    fn grammar(&mut self, required: Option<GrammarSpec>) -> Result<Option<GrammarSpec>, ApiError> {
+        let response_format = self.response_format.take().and_then(ResponseFormat::into_spec);
+        let structured = self.structured_outputs.take().map(StructuredOutputs::into_spec);
+        let asked: Vec<(&str, GrammarSpec)> = [
+            ("tool_choice", required),
+            ("response_format", response_format),
+            ("structured_outputs", structured.transpose()?),
+        ]
+        .into_iter()
+        .filter_map(|(field, spec)| spec.map(|spec| (field, spec)))
+        .collect();
+        if let [(first, _), (second, _), ..] = &asked[..] {
+            let message = format!("{first} and {second} both ask for a form; leave out one");
+            return Err(ApiError::bad_request(message).param(*second));
+        }
+        Ok(asked.into_iter().next().map(|(_, spec)| spec))
+    }
+
+    /// The length penalty, if beams are searched.
+    fn beam_search(&self, constrained: bool) -> Result<Option<f64>, ApiError> {
+        if !self.use_beam_search.unwrap_or(false) {
+            let unused = self.length_penalty.filter(|&penalty| penalty != 1.0);
+            return unused.map_or(Ok(None), |_| {
+                let message = "length_penalty is set without use_beam_search; leave it out";
+                Err(ApiError::bad_request(message).param("length_penalty"))
+            });
+        }
+        // A beam search looks at probabilities alone.
+        for (field, set) in [
+            ("temperature", self.temperature.is_some_and(|t| t != 0.0 && t != 1.0)),
+            ("top_p", self.top_p.is_some_and(|p| p != 1.0)),
+            ("top_k", self.top_k.is_some_and(|k| k > 0)),
+            ("min_p", self.min_p.is_some_and(|p| p != 0.0)),
+            ("typical_p", self.typical_p.is_some_and(|p| p != 1.0)),
+            ("repetition_penalty", self.repetition_penalty.is_some_and(|p| p != 1.0)),
+            ("presence_penalty", self.presence_penalty.is_some_and(|p| p != 0.0)),
+            ("frequency_penalty", self.frequency_penalty.is_some_and(|p| p != 0.0)),
+            ("logit_bias", self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty())),
+            ("bad_words", self.bad_words.as_ref().is_some_and(|words| !words.is_empty())),
+            ("min_tokens", self.min_tokens.is_some_and(|least| least > 0)),
+            ("prompt_logprobs", self.prompt_logprobs.is_some()),
+            ("stop", self.stop.is_some()),
+            ("a required form", constrained),
+        ] {
+            if set {
+                let message = format!("{field} does not work with use_beam_search; leave out one");
+                return Err(ApiError::bad_request(message).param("use_beam_search"));
+            }
+        }
+        Ok(Some(self.length_penalty.unwrap_or(1.0)))
     }
 
     fn sampling(&self, model: &ServedModel) -> Result<SamplingParams, ApiError> {

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::answer::CompleteAnswer;
+
 /// Tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Usage {
@@ -25,6 +27,13 @@ impl Usage {
     /// A request with prompts of this many tokens.
     pub(crate) fn of_prompts(prompt_tokens: usize) -> Self {
         Self { prompt_tokens, total_tokens: prompt_tokens, ..Self::default() }
+    }
+
+    /// Adds an answer that is not returned.
+    pub(crate) fn discard(&mut self, answer: &CompleteAnswer) {
+        let generated = answer.ending.as_ref().map_or(0, |ending| ending.usage.generated_tokens);
+        self.completion_tokens += generated;
+        self.total_tokens += generated;
     }
 
     /// Adds an answer; `first` if it is the first to its prompt.

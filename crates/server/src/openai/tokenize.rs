@@ -1,0 +1,158 @@
+//! `/tokenize` and `/detokenize`, as vLLM has them.
+
+use axum::Json;
+use axum::extract::State;
+use bantam_text::EncodeOptions;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::body::JsonBytes;
+use crate::error::ApiError;
+use crate::openai::fields;
+use crate::openai::messages::{self, ChatMessage, TemplateFields};
+use crate::openai::tools::{ToolField, ToolUse};
+use crate::openapi::ErrorResponse;
+use crate::state::{AppState, ServerState};
+
+/// A text, or a conversation.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct TokenizeFields {
+    /// The model's name.
+    model: String,
+    /// A text; or leave it out and give `messages`.
+    prompt: Option<String>,
+    /// A conversation, which the model's chat template makes a text.
+    #[schema(value_type = Option<Vec<ChatMessage>>)]
+    messages: Option<Value>,
+    /// Functions that the chat template tells the model about.
+    tools: Option<Vec<ToolField>>,
+    /// Adds what the tokenizer puts around every text; true for a prompt and false for messages if
+    /// not set.
+    add_special_tokens: Option<bool>,
+    /// Shows the text of each token as well.
+    return_token_strs: Option<bool>,
+}
+
+/// All fields of a request.
+#[derive(ToSchema)]
+pub(crate) struct TokenizeRequest {
+    #[serde(flatten)]
+    own: TokenizeFields,
+    #[serde(flatten)]
+    template: TemplateFields,
+}
+
+/// Its tokens.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct TokenizeResponse {
+    /// How many they are.
+    count: usize,
+    /// Tokens of a request at most.
+    max_model_len: usize,
+    /// Their ids.
+    tokens: Vec<u32>,
+    /// Their texts, if asked; bytes that are no whole characters are shown as U+FFFD.
+    token_strs: Option<Vec<String>>,
+}
+
+/// Tokens.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct DetokenizeRequest {
+    /// The model's name.
+    model: String,
+    /// Ids of tokens.
+    tokens: Vec<u32>,
+}
+
+/// Their text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct DetokenizeResponse {
+    /// The text, special tokens included.
+    prompt: String,
+}
+
+/// Text to tokens.
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    operation_id = "tokenize",
+    tag = "Tokens",
+    request_body = TokenizeRequest,
+    responses(
+        (status = 200, description = "The tokens", body = TokenizeResponse),
+        (status = "default", description = "Why not", body = ErrorResponse)
+    )
+)]
+pub(crate) async fn tokenize(
+    State(state): State<AppState>,
+    JsonBytes(bytes): JsonBytes,
+) -> Result<Json<TokenizeResponse>, ApiError> {
+    state.prepare(move |state| TokenizeRequest::read(&bytes)?.answer(state)).await.map(Json)
+}
+
+/// Tokens to text.
+#[utoipa::path(
+    post,
+    path = "/detokenize",
+    operation_id = "detokenize",
+    tag = "Tokens",
+    request_body = DetokenizeRequest,
+    responses(
+        (status = 200, description = "The text", body = DetokenizeResponse),
+        (status = "default", description = "Why not", body = ErrorResponse)
+    )
+)]
+pub(crate) async fn detokenize(
+    State(state): State<AppState>,
+    JsonBytes(bytes): JsonBytes,
+) -> Result<Json<DetokenizeResponse>, ApiError> {
+    let prepared = state.prepare(move |state| {
+        let body = fields::read(&bytes, &fields::DETOKENIZE)?;
+        let DetokenizeRequest { model, tokens } = fields::parse(&body)?;
+        let prompt = state.model(&model)?.tokenizer().decode(&tokens, false);
+        Ok(DetokenizeResponse { prompt })
+    });
+    prepared.await.map(Json)
+}
+
+impl TokenizeRequest {
+    fn read(bytes: &[u8]) -> Result<Self, ApiError> {
+        let body = fields::read(bytes, &fields::TOKENIZE)?;
+        Ok(Self { own: fields::parse(&body)?, template: fields::parse(&body)? })
+    }
+
+    fn answer(self, state: &ServerState) -> Result<TokenizeResponse, ApiError> {
+        let Self { own, template } = self;
+        let model = state.model(&own.model)?;
+        let tokenizer = model.tokenizer();
+        let tokens = match (own.prompt, own.messages) {
+            (Some(prompt), None) => {
+                let add_special = own.add_special_tokens.unwrap_or(true);
+                tokenizer.encode(&prompt, EncodeOptions { add_special, parse_special: true })?
+            }
+            (None, Some(messages)) => {
+                let messages = messages::read(&messages)?;
+                let fields = own.tools.unwrap_or_default();
+                let tools = ToolUse::new(fields, None, true, model.tool_format())?;
+                let add_special = own.add_special_tokens.unwrap_or(false);
+                template.encode(model, &messages, &tools.tools, add_special)?
+            }
+            _ => {
+                let message = "expected one of prompt and messages";
+                return Err(ApiError::bad_request(message).param("prompt"));
+            }
+        };
+        let text = |&token: &u32| {
+            let bytes = tokenizer.token_bytes(token).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let shown = own.return_token_strs.unwrap_or(false);
+        Ok(TokenizeResponse {
+            count: tokens.len(),
+            max_model_len: model.context(),
+            token_strs: shown.then(|| tokens.iter().map(text).collect()),
+            tokens,
+        })
+    }
+}
