@@ -1,4 +1,4 @@
-//! `bantam bench`: what the machine can do, and how close a model comes.
+//! `bantam bench`: what the machine can do, how close a model comes, and a server under load.
 
 use anyhow::bail;
 use bantam_backend::Backend;
@@ -10,6 +10,7 @@ use bantam_numerics::ActivationFormat;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::bench_serve::{self, ServeArgs};
 use crate::device::Device;
 use crate::format::Format;
 use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, positive};
@@ -26,6 +27,7 @@ pub(crate) struct BenchArgs {
 enum What {
     Machine(MachineArgs),
     Model(ModelArgs),
+    Serve(ServeArgs),
 }
 
 /// Measure the ceilings of this machine: memory bandwidth and arithmetic
@@ -88,6 +90,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Machine(args) => machine(args),
         What::Model(args) => model(args),
+        What::Serve(args) => bench_serve::run(args),
     }
 }
 

@@ -25,10 +25,23 @@ pub(crate) fn install() -> anyhow::Result<()> {
 
 /// Runs `work`, which stops soon after [`happened`] turns true.
 pub(crate) fn watched<T>(work: impl FnOnce() -> T) -> T {
+    let _watch = watch();
+    work()
+}
+
+/// While it lives, something looks at [`happened`] soon after it turns true.
+pub(crate) fn watch() -> Watch {
     WATCHED.store(true, Ordering::SeqCst);
-    let result = work();
-    WATCHED.store(false, Ordering::SeqCst);
-    result
+    Watch
+}
+
+/// See [`watch`].
+pub(crate) struct Watch;
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        WATCHED.store(false, Ordering::SeqCst);
+    }
 }
 
 /// Whether Ctrl-C was pressed while something was watching.

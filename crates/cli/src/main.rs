@@ -5,6 +5,7 @@
 
 mod architecture;
 mod bench;
+mod bench_serve;
 mod chat;
 mod demo;
 mod device;

@@ -5,18 +5,22 @@
 //! * [`Convention`] says how the text is cut and which tokens count, and is printed with the numbers;
 //! * [`bench()`] measures prefill and decode speed; [`Ceilings`] and [`ModelCost`] say how fast they
 //!   could be on this machine;
-//! * [`Table`] prints all of it.
+//! * [`load`] measures servers: throughput and latencies under load;
+//! * [`Table`] and [`Chart`] show all of it.
 
 mod bench;
+mod chart;
 mod divergence;
 mod error;
 mod evaluate;
+pub mod load;
 mod machine;
 mod perplexity;
 mod report;
 mod windows;
 
 pub use bench::{BenchOptions, Speed, bench};
+pub use chart::{Chart, Horizontal, Line};
 pub use divergence::Divergence;
 pub use error::EvalError;
 pub use evaluate::{Baseline, Score, evaluate, tokens_to_run};
