@@ -1,4 +1,5 @@
 //! `bantam bench serve` against a server whose behaviour is known.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 mod common;
 #[path = "../../eval/tests/sse_server/mod.rs"]
@@ -6,13 +7,21 @@ mod sse_server;
 
 use std::time::Duration;
 
-use common::{folder, run};
+use common::{Finished, folder, run};
 use serde_json::json;
 use sse_server::{Reply, Server, chat, start};
 
 /// A server that answers with two tokens.
 fn server() -> Server {
     start(&["tiny"], |_| chat(Duration::from_millis(5), Duration::from_millis(2), 2, 2))
+}
+
+/// Measures a server with these options.
+fn bench(server: &Server, options: &str, more: &[&str]) -> Finished {
+    let mut arguments = vec!["bench", "serve", "--url", &server.url];
+    arguments.extend(options.split(' '));
+    arguments.extend(more);
+    run(&arguments)
 }
 
 /// A request file with these lines.
@@ -29,26 +38,9 @@ fn a_sweep_is_reported_in_json_with_plots() {
         ["{\"instruction\": \"a\", \"input\": \"\", \"output\": \"x\"}", "{\"prompt\": \"b\"}"];
     let requests = request_file("bench-serve-sweep", &lines);
     let plots = folder("bench-serve-plots");
-    let found = run(&[
-        "bench",
-        "serve",
-        "--url",
-        &server.url,
-        "--requests",
-        &requests,
-        "--static-batch",
-        "2",
-        "--concurrency",
-        "1",
-        "--rate",
-        "inf",
-        "--rounds",
-        "2",
-        "--json",
-        "--plot",
-        plots.to_str().unwrap(),
-    ])
-    .json();
+    let options = "--static-batch 2 --concurrency 1 --rate inf --rounds 2 --json";
+    let files = ["--requests", &requests, "--plot", plots.to_str().unwrap()];
+    let found = bench(&server, options, &files).json();
     assert_eq!(found["server"]["model"], "tiny");
     let points = found["points"].as_array().unwrap();
     let arrivals: Vec<_> = points.iter().map(|point| point["arrivals"].clone()).collect();
@@ -85,22 +77,11 @@ fn a_sweep_is_reported_in_json_with_plots() {
 
 #[test]
 fn a_sweep_is_reported_in_tables() {
-    let url = server().url;
-    let found = run(&[
-        "bench",
-        "serve",
-        "--url",
-        &url,
-        "--num-requests",
-        "3",
-        "--output-tokens",
-        "2",
-        "--static-batch",
-        "2",
-    ]);
+    let server = server();
+    let found = bench(&server, "--num-requests 3 --output-tokens 2 --static-batch 2", &[]);
     assert_eq!(found.code, Some(0), "{}", found.stderr);
     let lines: Vec<&str> = found.stdout.lines().collect();
-    assert!(lines[0].starts_with(&format!("tiny at {url}, made-up prompts; client on ")));
+    assert!(lines[0].starts_with(&format!("tiny at {}, made-up prompts; client on ", server.url)));
     assert!(lines[1].ends_with("TokensPerSecond"), "{}", found.stdout);
     for (line, point) in [(3, "concurrency 2"), (4, "static batch 2")] {
         let counts = lines[line].strip_prefix(point).unwrap();

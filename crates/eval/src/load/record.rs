@@ -30,6 +30,8 @@ pub struct Answered {
     pub end: Duration,
     /// Tokens of the prompt, as the server counts them; 0 if it does not.
     pub input_tokens: usize,
+    /// Tokens of the prompt that the server had in its prefix cache; 0 if it does not say.
+    pub cached_tokens: usize,
     /// Tokens of the answer, as the server counts them; the number of pieces if it does not.
     pub output_tokens: usize,
     /// Whether the server counted.
@@ -61,12 +63,20 @@ impl Answered {
     }
 }
 
+/// Tokens as a server counts them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usage {
+    pub(super) input_tokens: usize,
+    pub(super) cached_tokens: usize,
+    pub(super) output_tokens: usize,
+}
+
 /// An answer under way.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     pub(super) chunks: Vec<Duration>,
     pub(super) finish: Option<(Duration, String)>,
-    pub(super) usage: Option<(usize, usize)>,
+    pub(super) usage: Option<Usage>,
     pub(super) end: Duration,
 }
 
@@ -82,8 +92,19 @@ impl Timeline {
             self.chunks.push(at);
         }
         let counted = self.usage.is_some();
-        let (input_tokens, output_tokens) = self.usage.unwrap_or((0, self.chunks.len()));
-        let (chunks, end) = (self.chunks, self.end);
-        Ok(Answered { chunks, end, input_tokens, output_tokens, counted, finish_reason })
+        let Usage { input_tokens, cached_tokens, output_tokens } = self.usage.unwrap_or(Usage {
+            input_tokens: 0,
+            cached_tokens: 0,
+            output_tokens: self.chunks.len(),
+        });
+        Ok(Answered {
+            chunks: self.chunks,
+            end: self.end,
+            input_tokens,
+            cached_tokens,
+            output_tokens,
+            counted,
+            finish_reason,
+        })
     }
 }

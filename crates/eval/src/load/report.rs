@@ -118,6 +118,13 @@ impl Report {
                     point.uncounted
                 ));
             }
+            if point.cached_tokens > 0 {
+                let share = 100.0 * point.cached_tokens as f64 / point.input_tokens as f64;
+                notes.push(format!(
+                    "{name}: {share:.0} % of the tokens of prompts came from the server's prefix \
+                     cache"
+                ));
+            }
             if point.largest_delay > NOTABLE_DELAY {
                 notes.push(format!(
                     "{name}: this client sent up to {:.0} ms late; a rate this high needs a \

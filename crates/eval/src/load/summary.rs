@@ -110,6 +110,8 @@ pub struct Point {
     pub duration: f64,
     /// Tokens of all prompts.
     pub input_tokens: usize,
+    /// Those of them that the server had in its prefix cache, as far as it says.
+    pub cached_tokens: usize,
     /// Tokens of all answers.
     pub output_tokens: usize,
     /// Answers whose tokens the server did not count; then each piece of text counts as one, and
@@ -192,6 +194,7 @@ impl Point {
             retries: records().map(|record| record.retries).sum(),
             duration,
             input_tokens,
+            cached_tokens: answers().map(|answer| answer.cached_tokens).sum(),
             output_tokens,
             uncounted: answers().filter(|answer| !answer.counted).count(),
             requests_per_second: per_second(complete),
@@ -292,6 +295,7 @@ mod tests {
             chunks: chunks.iter().map(|&at| ms(at)).collect(),
             end: ms(end),
             input_tokens: 10,
+            cached_tokens: 4,
             output_tokens: tokens,
             counted: true,
             finish_reason: "stop".into(),
@@ -316,7 +320,7 @@ mod tests {
         let point = Point::of(&[run(Arrivals::Concurrency(two), records, 2000)]).unwrap();
         assert_eq!((point.requests, point.complete, point.failed()), (3, 2, 1));
         assert_eq!((point.failures["429"], point.retries), (1, 3));
-        assert_eq!((point.input_tokens, point.output_tokens), (20, 8));
+        assert_eq!((point.input_tokens, point.cached_tokens, point.output_tokens), (20, 8, 8));
         assert_eq!(point.requests_per_second, 1.0);
         assert_eq!(point.output_tokens_per_second, 4.0);
         assert_eq!(point.total_tokens_per_second, 14.0);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::error_message;
-use super::record::{Answered, Timeline};
+use super::record::{Answered, Timeline, Usage};
 use super::{AnswerLength, Client, Failure, LoadError, LoadRequest, Message, Prompt};
 
 /// Which part of the API is asked.
@@ -199,7 +199,7 @@ fn read_chunk(data: &str, at: Duration, timeline: &mut Timeline) -> Result<(), F
     struct Chunk {
         #[serde(default)]
         choices: Vec<Choice>,
-        usage: Option<Usage>,
+        usage: Option<Counts>,
         error: Option<Value>,
     }
     #[derive(Deserialize)]
@@ -215,9 +215,14 @@ fn read_chunk(data: &str, at: Duration, timeline: &mut Timeline) -> Result<(), F
         reasoning_content: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Usage {
+    struct Counts {
         prompt_tokens: usize,
         completion_tokens: usize,
+        prompt_tokens_details: Option<PromptDetails>,
+    }
+    #[derive(Deserialize)]
+    struct PromptDetails {
+        cached_tokens: Option<usize>,
     }
     let chunk: Chunk = serde_json::from_str(data)
         .map_err(|error| Failure::Protocol { problem: format!("a chunk: {error}") })?;
@@ -225,7 +230,12 @@ fn read_chunk(data: &str, at: Duration, timeline: &mut Timeline) -> Result<(), F
         return Err(Failure::Stream { message: error_message(data) });
     }
     if let Some(usage) = chunk.usage {
-        timeline.usage = Some((usage.prompt_tokens, usage.completion_tokens));
+        let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        timeline.usage = Some(Usage {
+            input_tokens: usage.prompt_tokens,
+            cached_tokens: cached.unwrap_or(0),
+            output_tokens: usage.completion_tokens,
+        });
     }
     for choice in chunk.choices {
         let delta = choice.delta.map(|delta| [delta.content, delta.reasoning_content]);

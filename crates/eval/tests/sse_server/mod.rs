@@ -161,8 +161,8 @@ pub(crate) fn chat(first: Duration, gap: Duration, pieces: usize, tokens: usize)
         events.push((pause, chunk(json!({ "content": "x" }), Value::Null)));
     }
     events.push((now, chunk(json!({}), json!("stop"))));
-    let usage =
-        json!({ "prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens });
+    let usage = json!({ "prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens,
+        "prompt_tokens_details": { "cached_tokens": 3 } });
     events.push((now, json!({ "choices": [], "usage": usage }).to_string()));
     events.push((now, "[DONE]".to_owned()));
     Reply::Stream(events)
