@@ -70,7 +70,7 @@ pub struct Chart {
     pub horizontal: (Horizontal, String),
     /// The vertical axis' label.
     pub vertical: String,
-    /// At most a handful, or colours repeat.
+    /// From the seventh on, colours repeat with dashes.
     pub lines: Vec<Line>,
 }
 
@@ -146,6 +146,10 @@ impl Chart {
     fn line(&self, f: &mut fmt::Formatter<'_>, scale: &Scale, index: usize) -> fmt::Result {
         let line = &self.lines[index];
         let colour = COLOURS[index % COLOURS.len()];
+        let dashes = match index / COLOURS.len() {
+            0 => String::new(),
+            again => format!(r#" stroke-dasharray="{} 4""#, 12 / again.min(6)),
+        };
         let pixels = line.finite().map(|(x, y)| (self.x(scale, x), scale.y(y)));
         let pixels: Vec<(f64, f64)> = pixels.collect();
         let mut path = String::new();
@@ -153,7 +157,7 @@ impl Chart {
             write!(path, "{}{x:.1} {y:.1}", if path.is_empty() { 'M' } else { 'L' })?;
         }
         if !path.is_empty() {
-            writeln!(f, r#"<path class="line" stroke="{colour}" d="{path}"/>"#)?;
+            writeln!(f, r#"<path class="line" stroke="{colour}"{dashes} d="{path}"/>"#)?;
         }
         if line.marks {
             for (x, y) in &pixels {
@@ -164,7 +168,7 @@ impl Chart {
             text(f, (*x, y - 9.0), "middle", label)?;
         }
         let (x, y) = (SIZE.0 - MARGIN.1 + 16.0, MARGIN.2 + 8.0 + 22.0 * index as f64);
-        writeln!(f, r#"<path class="line" stroke="{colour}" d="M{x:.1} {y:.1}h20"/>"#)?;
+        writeln!(f, r#"<path class="line" stroke="{colour}"{dashes} d="M{x:.1} {y:.1}h20"/>"#)?;
         text(f, (x + 28.0, y + 4.0), "start", &line.name)
     }
 }

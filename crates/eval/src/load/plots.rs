@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// The beginning of a file's name.
+    /// The beginning of a file's name, and of a line's.
     fn file(self) -> &'static str {
         match self {
             Self::Concurrency => "concurrency",
@@ -89,21 +89,21 @@ fn throughput_against_latency(points: &[Point]) -> Chart {
     let mut lines = Vec::new();
     for kind in Kind::ALL {
         let of_kind = || points.iter().filter(|point| Kind::of(point) == kind);
-        let mut add = |name: &str, value: fn(&Distribution) -> f64| {
+        let mut add = |name: &str, labels: Vec<String>, value: fn(&Distribution) -> f64| {
             let at = |point: &Point| {
                 let latency = point.end_to_end_latency.as_ref().map_or(f64::NAN, value);
                 (point.output_tokens_per_second, latency)
             };
             lines.push(Line {
-                name: format!("{}, {name}", kind.axis()),
+                name: format!("{}, {name}", kind.file()),
                 points: of_kind().map(at).collect(),
-                labels: of_kind().map(place).collect(),
+                labels,
                 marks: true,
             });
         };
         if of_kind().next().is_some() {
-            add("p50", |latency| latency.p50);
-            add("p99", |latency| latency.p99);
+            add("p50", Vec::new(), |latency| latency.p50);
+            add("p99", of_kind().map(place).collect(), |latency| latency.p99);
         }
     }
     Chart {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Comparison, Distribution, Point};
+use super::{Arrivals, Comparison, Distribution, Point, Rate};
 use crate::{Align, Table};
 
 /// Everything a sweep has measured; it displays as tables.
@@ -125,7 +125,8 @@ impl Report {
                      cache"
                 ));
             }
-            if point.largest_delay > NOTABLE_DELAY {
+            let late = point.largest_delay > NOTABLE_DELAY;
+            if late && matches!(name, Arrivals::Rate(rate) if rate != Rate::INFINITE) {
                 notes.push(format!(
                     "{name}: this client sent up to {:.0} ms late; a rate this high needs a \
                      faster one",

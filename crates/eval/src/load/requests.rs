@@ -56,9 +56,9 @@ impl AnswerLength {
 }
 
 /// Reads requests, one JSON object a line: `prompt`, `messages`, or `instruction` with an optional
-/// `input` (Alpaca's form). `output` is a reference answer, and `max_tokens` limits the answer to
-/// less or more than `max_tokens` given here. Other fields, such as the ids of a data set, are
-/// skipped, and so are empty lines. `file` names the text in errors.
+/// `input` (Alpaca's form). `output` is a reference answer; `max_tokens` limits that one answer and
+/// stands in for the argument, which limits all others. Other fields, such as the ids of a data
+/// set, are skipped, and so are empty lines. `file` names the text in errors.
 ///
 /// ```
 /// use bantam_eval::load::{Prompt, parse_requests};

@@ -91,10 +91,8 @@ pub async fn run(
         tokio::select! {
             Some(ended) = under_way.join_next() => match ended {
                 Ok(record) => records.push(record),
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => unreachable!("nobody aborts a request before the run ends"),
-                },
+                // Nobody aborts a request before the run ends, so it can only have panicked.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
             () = until_due => {}
             _ = ticks.tick() => {}
