@@ -57,7 +57,10 @@ const FILES: &[File] = files![
 /// The page at `/` and its files under `/page/`.
 pub(crate) fn routes() -> Router<AppState> {
     FILES.iter().fold(Router::new(), |router, file| {
-        router.route(&file.path(), get(|headers: HeaderMap| async move { file.respond(&headers) }))
+        router.route(
+            &file.path(),
+            get(move |headers: HeaderMap| async move { file.respond(&headers) }),
+        )
     })
 }
 
