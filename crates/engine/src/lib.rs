@@ -13,7 +13,8 @@
 //! A request has a number of tokens and a number of computed tokens. Each step lets the second catch
 //! up with the first, within the executor's token budget; a request that has caught up chooses its
 //! next token. Prefill, chunks of it, decode, prefix hits and recomputation after a preemption are
-//! the same. Since an executor gives a row the same bits whatever else is in the batch, and a
+//! the same, and so are several answers to one prompt: those that begin alike wait until one has
+//! computed the blocks they share. Since an executor gives a row the same bits whatever else is in the batch, and a
 //! sampler's randomness depends on seed and position alone, the tokens of a request do not depend on
 //! any of this.
 //!

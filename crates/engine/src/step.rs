@@ -179,8 +179,13 @@ impl Engine {
         if plan.num_tokens() > 0 {
             self.announce_started(begun);
             self.build_batch();
-            match self.run(&plan) {
-                Ok(logits) => self.commit(&logits),
+            match self.run() {
+                Ok(logits) => {
+                    self.commit(&logits);
+                    // With choosing and scoring, which others wait for too.
+                    let seconds = begun.elapsed().as_secs_f64();
+                    self.scheduler.governor.observe(plan.decodes, plan.prefill_tokens, seconds);
+                }
                 Err(RunFailure::Error(reason)) => failure = Some(self.fail_batch(reason)),
                 Err(RunFailure::Panic(reason)) => failure = Some(self.survive_panic(reason)?),
             }
@@ -233,7 +238,7 @@ impl Engine {
     }
 
     /// The logits of the batch, `[R, V]`.
-    fn run(&mut self, plan: &StepPlan) -> Result<Vec<f32>, RunFailure> {
+    fn run(&mut self) -> Result<Vec<f32>, RunFailure> {
         let begun = Instant::now();
         let Self { executor, batch, .. } = self;
         // A step that panicked may have left anything behind, but only in blocks of its own batch,
@@ -249,10 +254,8 @@ impl Engine {
             let reason = format!("the executor returned {got} logits, expected {expected}");
             return Err(RunFailure::Error(reason));
         }
-        let seconds = begun.elapsed().as_secs_f64();
         self.panics_in_a_row = 0;
-        self.metrics.forward_seconds.observe(seconds);
-        self.scheduler.governor.observe(plan.decodes, plan.prefill_tokens, seconds);
+        self.metrics.forward_seconds.observe(begun.elapsed().as_secs_f64());
         Ok(logits)
     }
 
