@@ -43,7 +43,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
-    /// Key that the server asks for [default: the environment's OPENAI_API_KEY]
+    /// Key that the server asks for [default: the environment's BANTAM_API_KEY]
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
 
@@ -287,7 +287,7 @@ impl Tags {
 impl ServeArgs {
     fn client(&self) -> anyhow::Result<Client> {
         let client = Client::new(&self.url)?;
-        let environment = || std::env::var("OPENAI_API_KEY").ok();
+        let environment = || std::env::var("BANTAM_API_KEY").ok();
         match self.api_key.clone().or_else(environment).filter(|key| !key.is_empty()) {
             Some(key) => Ok(client.with_key(&key)?),
             None => Ok(client),

@@ -5,9 +5,10 @@ mod common;
 #[path = "../../eval/tests/sse_server/mod.rs"]
 mod sse_server;
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use common::{Finished, folder, run};
+use common::{Finished, bantam, folder, run};
 use serde_json::json;
 use sse_server::{Reply, Server, chat, start};
 
@@ -120,4 +121,37 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
     assert!(message.starts_with("no request was answered; the first failed: "), "{message}");
     let message = refused(&["--output-tokens", "reference"]);
     assert!(message.ends_with("give --requests"), "{message}");
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_reports_what_is_complete() {
+    // The first requests are answered at once, the others never.
+    let server = start(&["tiny"], |asked| match asked.body.contains("number 9") {
+        false => chat(Duration::ZERO, Duration::ZERO, 1, 1),
+        true => chat(Duration::from_secs(600), Duration::ZERO, 1, 1),
+    });
+    let lines = (0..10).map(|number| format!("{{\"prompt\": \"number {number}\"}}"));
+    let lines: Vec<String> = lines.collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let requests = request_file("bench-serve-ctrl-c", &lines);
+    let child = bantam(&["bench", "serve", "--url", &server.url, "--requests", &requests])
+        .args(["--concurrency", "2", "--json"])
+        .spawn()
+        .unwrap();
+    let stuck = || server.seen.asked.lock().unwrap().iter().any(|a| a.body.contains("number 9"));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !stuck() {
+        assert!(Instant::now() < deadline, "the last request never comes");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // By now the answers before it are read.
+    std::thread::sleep(Duration::from_millis(200));
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let finished = Finished::from(child.wait_with_output().unwrap());
+    assert_eq!(finished.code, Some(130), "{}", finished.stderr);
+    let found = finished.json();
+    assert_eq!(found["options"]["interrupted"], true);
+    assert_eq!(found["points"][0]["complete"], 9);
 }
