@@ -6,9 +6,15 @@ use std::ptr::NonNull;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// What the system's allocator aligns to by itself. Beyond that, Rust's fills zeroed memory byte by
+/// byte, so the alignment to lines is made here.
+const OWN_ALIGNMENT: usize = 16;
+
 /// A fixed run of bytes that starts on a cache line.
 #[derive(Debug)]
 pub(crate) struct AlignedBytes {
+    /// What was allocated: the first line boundary in it is where the bytes start.
+    allocated: NonNull<u8>,
     start: NonNull<u8>,
     len: usize,
 }
@@ -26,9 +32,11 @@ impl AlignedBytes {
         }
         let layout = Self::layout(len);
         // SAFETY: the layout is not empty.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        let mut bytes = Self { start, len };
+        let allocated = unsafe { alloc_zeroed(layout) };
+        let Some(allocated) = NonNull::new(allocated) else { handle_alloc_error(layout) };
+        // SAFETY: less than a line is skipped, and the layout has a line more than the bytes.
+        let start = unsafe { allocated.add(allocated.align_offset(LINE)) };
+        let mut bytes = Self { allocated, start, len };
         if value != 0 {
             bytes.bytes_mut().fill(value);
         }
@@ -36,7 +44,8 @@ impl AlignedBytes {
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len, LINE).expect("sizes were planned, far below the address space")
+        Layout::from_size_align(len + LINE, OWN_ALIGNMENT)
+            .expect("sizes were planned, far below the address space")
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,7 +73,7 @@ impl AlignedBytes {
 
 impl Default for AlignedBytes {
     fn default() -> Self {
-        Self { start: NonNull::dangling(), len: 0 }
+        Self { allocated: NonNull::dangling(), start: NonNull::dangling(), len: 0 }
     }
 }
 
@@ -72,7 +81,7 @@ impl Drop for AlignedBytes {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: allocated in `filled` with this layout.
-            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) };
+            unsafe { dealloc(self.allocated.as_ptr(), Self::layout(self.len)) };
         }
     }
 }
@@ -91,5 +100,19 @@ mod tests {
             assert!(bytes.bytes().iter().all(|&byte| byte == 9));
             assert_eq!(AlignedBytes::filled(len, 0).bytes(), vec![0; len]);
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn zeros_take_no_memory_until_they_are_used() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+            status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() // pages
+        };
+        let before = resident();
+        let mut bytes = AlignedBytes::filled(1 << 30, 0);
+        assert!(resident() < before + (1 << 14), "a quarter of a GiB at most");
+        bytes.bytes_mut()[1 << 29..].fill(1);
+        assert!(resident() > before + (1 << 16), "half a GiB is used now");
     }
 }
