@@ -102,6 +102,11 @@ impl Report {
         let mut notes = Vec::new();
         for point in &self.points {
             let name = point.arrivals;
+            if point.interrupted {
+                notes.push(format!(
+                    "{name}: stopped early; its throughput lacks the requests that were under way"
+                ));
+            }
             if !point.failures.is_empty() {
                 let kinds = point.failures.iter().map(|(kind, count)| format!("{count} × {kind}"));
                 let kinds: Vec<String> = kinds.collect();

@@ -98,6 +98,9 @@ pub struct Point {
     pub arrivals: Arrivals,
     /// Runs that are taken together.
     pub rounds: usize,
+    /// Whether a run was stopped before its end: what was under way then took time, but counts
+    /// nowhere.
+    pub interrupted: bool,
     /// Requests that ended, one way or the other.
     pub requests: usize,
     /// Requests with a complete answer; all that follows is about them.
@@ -188,6 +191,7 @@ impl Point {
         Some(Self {
             arrivals,
             rounds: runs.len(),
+            interrupted: runs.iter().any(|run| run.interrupted),
             requests: records().count(),
             complete,
             failures,
@@ -248,7 +252,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Of each batch size that was measured both ways.
+    /// Of each batch size that was measured both ways, to the end.
     #[must_use]
     pub fn all(points: &[Point]) -> Vec<Self> {
         let partner = |point: &Point| {
@@ -264,7 +268,9 @@ impl Comparison {
         let rounds = in_flight.rounds_output_tokens_per_second.iter();
         let ratios = rounds.zip(&fixed.rounds_output_tokens_per_second);
         let ratios: Vec<f64> = ratios.map(|(a, b)| ratio(*a, *b)).collect();
-        let measured = ratios.iter().all(|&ratio| ratio > 0.0);
+        let measured = ratios.iter().all(|&ratio| ratio > 0.0)
+            && in_flight.rounds == fixed.rounds
+            && !(in_flight.interrupted || fixed.interrupted);
         measured.then(|| Self {
             batch,
             in_flight_tokens_per_second: in_flight.output_tokens_per_second,
@@ -357,6 +363,9 @@ mod tests {
         let [compared] = Comparison::all(&points).try_into().unwrap();
         assert_eq!((compared.batch, compared.ratio), (4, 2.0));
         assert_eq!(compared.ratio_range, (1.0, 3.0));
+        let mut stopped = points;
+        stopped[1].interrupted = true;
+        assert_eq!(Comparison::all(&stopped), []);
     }
 
     proptest! {
