@@ -39,6 +39,17 @@ test("a histogram is in order of its bounds", () => {
   assert.equal(quantile(queue, 1), 1); // past the last bound
 });
 
+test("histograms that differ in other labels are added up", () => {
+  const lines = ["decode", "prefill"].flatMap((phase, i) => [
+    `step_bucket{phase="${phase}",le="1"} ${1 + i}`,
+    `step_bucket{phase="${phase}",le="+Inf"} ${3 + i}`,
+    `step_sum{phase="${phase}"} 2`,
+    `step_count{phase="${phase}"} ${3 + i}`,
+  ]);
+  const step = histogram(parseMetrics(lines.join("\n")), "step");
+  assert.deepEqual(step, { bounds: [1, Infinity], cumulative: [3, 7], count: 7, sum: 4 });
+});
+
 test("a quantile lies in the bucket of the value that it stands for", () => {
   const bounds = [0.01, 0.02, 0.05, 0.1, 0.5, 1, Infinity];
   let state = 1;

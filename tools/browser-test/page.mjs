@@ -192,6 +192,8 @@ check("the dashboard says what the metrics say", { height: 1500 }, async (tab, s
     assert.equal((await tab.value(legend))[i], wanted, state);
   }
   assert.ok(await tab.value(`parseInt(document.querySelector('tr[data-metric="interToken"] td:last-child').textContent.replace(/,/g, "")) >= 299`));
+  const latencies = await tab.value("[...document.querySelectorAll('.latency td')].map((cell) => cell.textContent)");
+  assert.ok(!latencies.includes("–"), "every latency has been measured");
   await shot("dashboard");
 });
 

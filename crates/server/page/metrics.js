@@ -56,19 +56,22 @@ export function value(samples, name, wanted = {}) {
 }
 
 /**
- * A histogram with the wanted labels.
+ * The sum of the histograms of a name that have the wanted labels.
  *
  * @returns {{bounds: number[], cumulative: number[], count: number, sum: number}}
  *   ascending upper bounds, the last infinite, and the number of values up to each
  */
 export function histogram(samples, name, wanted = {}) {
-  const buckets = (samples.get(`${name}_bucket`) ?? [])
-    .filter(({ labels }) => matches(labels, wanted))
-    .map(({ labels, value }) => ({ bound: parseValue(labels.le), value }))
-    .sort((a, b) => a.bound - b.bound);
+  const buckets = new Map();
+  for (const { labels, value } of samples.get(`${name}_bucket`) ?? []) {
+    if (!matches(labels, wanted)) continue;
+    const bound = parseValue(labels.le);
+    buckets.set(bound, (buckets.get(bound) ?? 0) + value);
+  }
+  const bounds = [...buckets.keys()].sort((a, b) => a - b);
   return {
-    bounds: buckets.map(({ bound }) => bound),
-    cumulative: buckets.map(({ value }) => value),
+    bounds,
+    cumulative: bounds.map((bound) => buckets.get(bound)),
     count: value(samples, `${name}_count`, wanted),
     sum: value(samples, `${name}_sum`, wanted),
   };
