@@ -4,6 +4,10 @@
 //! time, and the second time, it ends the program at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::INTERRUPTED;
 
@@ -14,12 +18,22 @@ static HAPPENED: AtomicBool = AtomicBool::new(false);
 
 /// Takes over Ctrl-C; call once.
 pub(crate) fn install() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
-        let stops_cleanly = WATCHED.load(Ordering::SeqCst);
-        if !stops_cleanly || HAPPENED.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(INTERRUPTED));
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut interrupts = {
+        let _entered = runtime.enter();
+        signal(SignalKind::interrupt())?
+    };
+    let wait = async move {
+        while interrupts.recv().await.is_some() {
+            let stops_cleanly = WATCHED.load(Ordering::SeqCst);
+            if !stops_cleanly || HAPPENED.swap(true, Ordering::SeqCst) {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
         }
-    })?;
+    };
+    thread::Builder::new()
+        .name("bantam-ctrl-c".to_owned())
+        .spawn(move || runtime.block_on(wait))?;
     Ok(())
 }
 
