@@ -343,3 +343,80 @@ impl AnswerText {
         part
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use bantam_text::TokenizerSource;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokenizer() -> Arc<Tokenizer> {
+        let folder =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../text/tests/data/byte_level");
+        Arc::new(Tokenizer::load(&TokenizerSource::Folder(folder)).unwrap())
+    }
+
+    /// The parts of an answer of these tokens, as they come.
+    fn parts(tokenizer: &Arc<Tokenizer>, ids: &[u32], stops: &[String]) -> Vec<TextPart> {
+        let options = AnswerOptions { stop_strings: stops.to_vec(), ..AnswerOptions::default() };
+        let mut text = AnswerText::new(Arc::clone(tokenizer), options);
+        let mut parts = Vec::new();
+        for &id in ids {
+            let (part, stop) = text.push(id, None);
+            parts.push(part);
+            if stop.is_some() {
+                return parts;
+            }
+        }
+        parts.push(text.finish());
+        parts
+    }
+
+    #[test]
+    fn tokens_come_with_the_text_they_begin() {
+        let tokenizer = tokenizer();
+        // A token for each byte cuts characters into pieces.
+        let bytes = |text: &str| -> Vec<u32> {
+            let id = |byte: u8| (0..833).find(|&id| tokenizer.token_bytes(id).unwrap() == [byte]);
+            text.bytes().map(|byte| id(byte).unwrap()).collect()
+        };
+        let ids = bytes("aé<|b");
+        let shown = parts(&tokenizer, &ids, &["<|".to_owned()]);
+        let shown: Vec<(&str, usize)> =
+            shown.iter().map(|part| (part.text.as_str(), part.tokens.len())).collect();
+        assert_eq!(shown, [("a", 1), ("", 0), ("é", 2), ("", 0), ("", 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_and_no_text_is_lost_or_shown_twice(
+            ids in prop::collection::vec(0u32..833, 0..40),
+            stops in prop::collection::vec("[a-z ]{1,3}", 0..4),
+        ) {
+            let tokenizer = tokenizer();
+            let parts = parts(&tokenizer, &ids, &stops);
+            let text: String = parts.iter().map(|part| part.text.as_str()).collect();
+            let tokens: Vec<&AnswerToken> = parts.iter().flat_map(|part| &part.tokens).collect();
+            let whole = tokenizer.decode(&ids, true);
+            prop_assert!(whole.starts_with(&text));
+            let stopped = stops.iter().any(|stop| whole.contains(stop.as_str()));
+            prop_assert_eq!(text.len() < whole.len(), stopped);
+            let shown: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+            prop_assert!(ids.starts_with(&shown));
+            prop_assert!(stopped || shown.len() == ids.len());
+            // Each part holds exactly the tokens that begin in the text up to its end.
+            let mut end = 0;
+            for part in &parts {
+                end += part.text.len();
+                let last = std::ptr::eq(part, &parts[parts.len() - 1]);
+                prop_assert!(part.tokens.iter().all(|t| t.start < end || (last && !stopped)));
+            }
+            for token in tokens {
+                prop_assert_eq!(text[..token.start].chars().count(), token.offset);
+            }
+        }
+    }
+}

@@ -1,10 +1,9 @@
-//! Answers of a given form: grammars compiled for a model, and their walks in the engine.
+//! Answers of a given form: grammars compiled for a model.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use bantam_engine::{ConstraintError, TokenConstraint, TokenMask};
-use bantam_text::{Grammar, GrammarCompiler, GrammarMatcher, GrammarSpec, TextError, Tokenizer};
+use bantam_text::{Grammar, GrammarCompiler, GrammarSpec, TextError, Tokenizer};
 
 /// Compiled grammars that are kept: clients tend to ask for the same few.
 const KEPT: usize = 32;
@@ -51,28 +50,4 @@ impl Forms {
         recent.push_front(found);
         Some(grammar)
     }
-}
-
-/// A walk through a grammar, as the engine takes it.
-pub(crate) struct Walk(GrammarMatcher);
-
-impl Walk {
-    /// A walk that begins.
-    pub(crate) fn of(grammar: &Grammar) -> Box<dyn TokenConstraint> {
-        Box::new(Self(grammar.matcher()))
-    }
-}
-
-impl TokenConstraint for Walk {
-    fn allowed(&mut self) -> Result<TokenMask<'_>, ConstraintError> {
-        self.0.allowed().map(TokenMask::new).map_err(|error| failed(&error))
-    }
-
-    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
-        self.0.accept(token).map_err(|error| failed(&error))
-    }
-}
-
-fn failed(error: &TextError) -> ConstraintError {
-    ConstraintError { reason: error.to_string() }
 }

@@ -41,7 +41,13 @@ struct ErrorBody {
         ops::prometheus,
         ops::description,
     ),
-    components(schemas(ErrorResponse, chat::ChatChunk, completions::CompletionReply)),
+    components(schemas(
+        ErrorResponse,
+        chat::ChatChunk,
+        chat::ChatChoice,
+        chat::ChatDelta,
+        completions::CompletionChoice,
+    )),
     modifiers(&Keys)
 )]
 struct Description;

@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 use crate::ServedModel;
 use crate::answer::AnswerOptions;
 use crate::error::ApiError;
-use crate::form::Walk;
 use crate::openai::structured::{ResponseFormat, StructuredOutputs};
 use crate::request_id::random;
 use crate::state::ServerState;
@@ -142,7 +141,7 @@ impl Asked {
         let request = Request { prompt, ..self.request.clone() };
         let samples: Vec<Request> = request.samples(self.best_of).collect();
         samples.into_iter().map(|request| match &self.grammar {
-            Some(grammar) => request.constrained(Walk::of(grammar)),
+            Some(grammar) => request.constrained(Box::new(grammar.matcher())),
             None => request.into(),
         })
     }

@@ -4,24 +4,29 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use bantam_backend::Batch;
-use bantam_engine::{EngineHandle, Executor, HandleOptions, Limits};
+use bantam_engine::{EngineHandle, Executor, HandleOptions, Limits, Metrics};
 use bantam_model::ModelError;
 use bantam_server::{AppState, LogTarget, ServedModel, ServerOptions, ServerState, router};
 use bantam_text::{EncodeOptions, Tokenizer, TokenizerSource};
 use serde_json::Value;
+use tokio::time::sleep;
 use tower::ServiceExt;
 
 pub const VOCAB: usize = 833;
 
+/// Time after which something hangs.
+pub const LONG: Duration = Duration::from_secs(20);
+
 pub fn limits() -> Limits {
     Limits {
         vocab_size: VOCAB,
-        context: 512,
+        context: 2048,
         max_batch_tokens: 64,
         max_sequences: 8,
         max_logit_rows: 8,
@@ -225,4 +230,17 @@ pub fn json_request(path: &str, body: &Value) -> Request<Body> {
         .header("content-type", "application/json")
         .body(Body::from(body.to_string()))
         .unwrap()
+}
+
+/// Waits until the engine's metrics are as they should be.
+pub async fn settles(state: &AppState, settled: impl Fn(&Metrics) -> bool) -> Metrics {
+    let begun = Instant::now();
+    loop {
+        let metrics = state.models[0].engine().metrics();
+        if settled(&metrics) {
+            return metrics;
+        }
+        assert!(begun.elapsed() < LONG, "{metrics:?}");
+        sleep(Duration::from_millis(2)).await;
+    }
 }
