@@ -152,7 +152,7 @@ pub(crate) async fn create(
         logprobs: asked.request.logprobs.is_some(),
         prompt: prompt.clone(),
         scored: 1,
-        tools: tools.format.clone().map(ToolCallParser::new),
+        tools: tools.format.map(ToolCallParser::new),
         only_one: tools.only_one,
         calls: 0,
     });

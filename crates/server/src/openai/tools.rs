@@ -112,7 +112,7 @@ impl ToolUse {
         let tools: Vec<Tool> = fields.into_iter().map(ToolField::into_tool).collect();
         let grammar = choice.map(|choice| format.grammar(&tools, &choice, parallel)).transpose();
         let grammar = grammar.map_err(|error| ApiError::from(error).param("tools"))?;
-        Ok(Self { tools, format: Some(format.clone()), grammar, only_one: !parallel })
+        Ok(Self { tools, format: Some(*format), grammar, only_one: !parallel })
     }
 }
 
