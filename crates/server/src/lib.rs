@@ -4,7 +4,7 @@
 //! ([`ServedModel`]), whatever runs it.
 //!
 //! # The life of a request
-//! 1. [`middleware`](observe) gives it a name, checks its key, and takes a place for it;
+//! 1. the middleware gives it a name, checks its key, and takes a place for it;
 //! 2. a handler reads its body and has it prepared off the threads that serve connections
 //!    ([`ServerState::prepare`]): every field is checked, the prompt rendered and tokenized;
 //! 3. [`ServedModel::ask`] submits it to the engine, which may refuse;
@@ -24,9 +24,6 @@
 //! | `error` | all errors, and how each protocol says them |
 //! | `openai` | the OpenAI API |
 //! | `ops`, `metrics` | health, metrics, the description of the API |
-//!
-//! [`middleware`]: axum::middleware
-//! [observe]: axum::middleware::from_fn_with_state
 
 mod answer;
 mod auth;
