@@ -3,6 +3,8 @@
 //! They also run as tests of this crate, so `cargo test` fails where they do.
 
 mod house;
+#[cfg(feature = "proto")]
+mod proto;
 
 use std::process::ExitCode;
 
@@ -18,8 +20,17 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        #[cfg(feature = "proto")]
+        Some("proto") => match proto::write() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                eprintln!("{fault}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             eprintln!("usage: cargo xtask check    layers, file sizes, unsafe code");
+            eprintln!("       cargo xtask-proto    the code of the gRPC protocol, after a change");
             ExitCode::from(2)
         }
     }

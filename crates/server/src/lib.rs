@@ -23,6 +23,8 @@
 //! | `served_model`, `answer`, `form` | engine and text, for every protocol |
 //! | `error` | all errors, and how each protocol says them |
 //! | `openai` | the OpenAI API |
+//! | `kserve` | the KServe v2 protocol |
+//! | `grpc` | the same over gRPC, with the feature `grpc` |
 //! | `ops`, `metrics` | health, metrics, the description of the API |
 
 mod answer;
@@ -30,6 +32,8 @@ mod auth;
 mod body;
 mod error;
 mod form;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod http_metrics;
 mod kserve;
 mod log;

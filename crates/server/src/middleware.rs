@@ -31,7 +31,8 @@ pub(crate) async fn observe(
     let observer = Arc::clone(&state.observer);
     let record = Record::new(observer, id.clone(), request.method().as_str(), route);
     request.extensions_mut().insert(Arc::clone(&record));
-    let speaks_kserve = request.uri().path().starts_with("/v2/");
+    let path = request.uri().path();
+    let speaks_kserve = path == "/v2" || path.starts_with("/v2/");
 
     let (mut response, permit) = match admit(&state, &request) {
         Ok(permit) => (answer(request, next).await, permit),

@@ -17,6 +17,9 @@ pub struct ServerOptions {
     pub host: IpAddr,
     /// Port to listen at; 0 for any that is free.
     pub port: u16,
+    /// Port for gRPC at the same address, 0 for any that is free; none for no gRPC.
+    #[cfg(feature = "grpc")]
+    pub grpc_port: Option<u16>,
     /// Keys of which a request must show one; empty to answer everyone.
     pub api_keys: Vec<String>,
     /// Bytes of a request's body at most.
@@ -43,6 +46,8 @@ impl Default for ServerOptions {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 8000,
+            #[cfg(feature = "grpc")]
+            grpc_port: None,
             api_keys: Vec::new(),
             max_body_bytes: 8 << 20,
             read_timeout: Duration::from_secs(30),

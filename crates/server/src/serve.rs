@@ -16,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time;
 
+#[cfg(feature = "grpc")]
+use crate::grpc;
 use crate::state::{AppState, ServerState};
 use crate::{ServedModel, ServerOptions, router};
 
@@ -38,8 +40,10 @@ pub enum ServeError {
     #[error("the log cannot be opened: {0}; choose another file, or none")]
     Log(io::Error),
     /// The address is taken, or not ours.
-    #[error("cannot listen at {address}: {source}; choose another --port or --host")]
+    #[error("cannot listen at {address}: {source}; choose another {option} or --host")]
     Bind {
+        /// The option that chose the port.
+        option: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the operating system said.
@@ -114,6 +118,8 @@ fn stop_signals() -> io::Result<watch::Receiver<Stop>> {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    #[cfg(feature = "grpc")]
+    grpc: Option<(TcpListener, SocketAddr)>,
     state: AppState,
 }
 
@@ -126,22 +132,35 @@ impl Server {
         options: ServerOptions,
         models: Vec<ServedModel>,
     ) -> Result<Self, ServeError> {
-        let address = SocketAddr::new(options.host, options.port);
+        let host = options.host;
         let state = ServerState::new(options, models)?;
-        let bind = async {
-            let listener = TcpListener::bind(address).await?;
-            let address = listener.local_addr()?;
-            Ok((listener, address))
+        let address = SocketAddr::new(host, state.options.port);
+        let (listener, address) = listen(address, "--port").await?;
+        #[cfg(feature = "grpc")]
+        let grpc = match state.options.grpc_port {
+            Some(port) => Some(listen(SocketAddr::new(host, port), "--grpc-port").await?),
+            None => None,
         };
-        let (listener, address) =
-            bind.await.map_err(|source| ServeError::Bind { address, source })?;
-        Ok(Self { listener, address, state })
+        Ok(Self {
+            listener,
+            address,
+            #[cfg(feature = "grpc")]
+            grpc,
+            state,
+        })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for gRPC, if it does.
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(_, address)| *address)
     }
 
     /// What its requests share.
@@ -152,10 +171,18 @@ impl Server {
 
     /// Serves until told to stop.
     pub async fn run(self, mut stop: watch::Receiver<Stop>) {
+        #[cfg(feature = "grpc")]
+        let grpc = self.grpc;
         let Self { listener, state, .. } = self;
         let router = router(Arc::clone(&state));
         let slots = Arc::new(Semaphore::new(state.options.max_connections));
         let mut connections = JoinSet::new();
+        #[cfg(feature = "grpc")]
+        if let Some((listener, _)) = grpc {
+            let mut stop = stop.clone();
+            let drain = async move { told(&mut stop, Stop::Drain).await };
+            connections.spawn(grpc::serve(listener, Arc::clone(&state), drain));
+        }
         let accepting = async {
             loop {
                 let (stream, slot) = accept(&listener, &slots).await;
@@ -181,6 +208,19 @@ impl Server {
         connections.shutdown().await;
         state.observer.log.flush(LAST_WORDS);
     }
+}
+
+/// Listens at an address that `option` chose.
+async fn listen(
+    address: SocketAddr,
+    option: &'static str,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listen = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen.await.map_err(|source| ServeError::Bind { option, address, source })
 }
 
 /// Waits for this command or a stronger one; without a commander there is none.

@@ -1,7 +1,8 @@
 //! A model as the server knows it: an engine and the text around it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bantam_engine::{EngineHandle, Request, Submission};
 use bantam_text::{ChatTemplate, Grammar, GrammarSpec, Tokenizer, ToolFormat};
@@ -24,13 +25,13 @@ pub struct ServedModel {
     forms: Forms,
     description: String,
     created: u64,
+    last_asked: AtomicU64,
 }
 
 impl ServedModel {
     /// A model with the tokenizer's own chat template and end tokens.
     #[must_use]
     pub fn new(name: impl Into<String>, engine: EngineHandle, tokenizer: Arc<Tokenizer>) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             name: name.into(),
             engine,
@@ -39,7 +40,8 @@ impl ServedModel {
             forms: Forms::default(),
             tokenizer,
             description: String::new(),
-            created: now.as_secs(),
+            created: now().as_secs(),
+            last_asked: AtomicU64::new(0),
         }
     }
 
@@ -86,6 +88,18 @@ impl ServedModel {
     #[must_use]
     pub const fn created(&self) -> u64 {
         self.created
+    }
+
+    /// When it was last asked anything, in milliseconds since 1970; 0 if never.
+    #[must_use]
+    pub fn last_asked(&self) -> u64 {
+        self.last_asked.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it is asked now.
+    pub(crate) fn note_asked(&self) {
+        // An age in milliseconds has room for millions of years.
+        self.last_asked.store(now().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Tokens of a request at most, prompt and answer together.
@@ -145,6 +159,10 @@ impl ServedModel {
         });
         Ok(answers.collect())
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The tokens that end the answer to a request.

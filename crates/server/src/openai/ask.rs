@@ -23,6 +23,7 @@ pub(crate) async fn ask(
 ) -> Result<(Answers, Usage), ApiError> {
     let mut usage = Usage::of_prompts(prompts.iter().map(Vec::len).sum());
     record.asked(model.name(), usage.prompt_tokens);
+    model.note_asked();
     asked.user.iter().for_each(|user| record.user(user));
     if let Some(length_penalty) = asked.beam_search {
         let searches = prompts.into_iter().map(|prompt| {

@@ -113,7 +113,7 @@ impl CompletionLogprobs {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = Vec<Option<std::collections::HashMap<String, PromptLogprob>>>)]
-pub(crate) struct PromptLogprobs(Vec<Option<BTreeMap<u32, PromptLogprob>>>);
+pub(crate) struct PromptLogprobs(Vec<Option<RankedLogprobs>>);
 
 /// How probable a token of a prompt was.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -133,17 +133,8 @@ impl PromptLogprobs {
         scores: &[TokenLogprobs],
         first: bool,
     ) -> Self {
-        let ranked = |logprobs: &TokenLogprobs, token: u32| {
-            let entry = |logprob, id, rank| {
-                let decoded_token = text_or_bytes(tokenizer, id);
-                (id, PromptLogprob { logprob: finite(logprob), rank, decoded_token })
-            };
-            let top = logprobs.top.iter().zip(1..);
-            let top = top.map(|(&(id, logprob), rank)| entry(logprob, id, Some(rank)));
-            // The token itself comes first, so that its rank replaces none.
-            [entry(logprobs.chosen, token, None)].into_iter().chain(top).collect()
-        };
-        let scored = tokens.iter().zip(scores).map(|(&token, score)| Some(ranked(score, token)));
+        let scored = tokens.iter().zip(scores);
+        let scored = scored.map(|(&token, score)| Some(ranked(tokenizer, token, score)));
         Self(first.then_some(None).into_iter().chain(scored).collect())
     }
 
@@ -153,8 +144,27 @@ impl PromptLogprobs {
     }
 }
 
+/// A token and the most probable ones at its place, by id.
+pub(crate) type RankedLogprobs = BTreeMap<u32, PromptLogprob>;
+
+/// How probable a token was, and the most probable ones at its place.
+pub(crate) fn ranked(
+    tokenizer: &Tokenizer,
+    token: u32,
+    logprobs: &TokenLogprobs,
+) -> RankedLogprobs {
+    let entry = |logprob, id, rank| {
+        let decoded_token = text_or_bytes(tokenizer, id);
+        (id, PromptLogprob { logprob: finite(logprob), rank, decoded_token })
+    };
+    let top = logprobs.top.iter().zip(1..);
+    let top = top.map(|(&(id, logprob), rank)| entry(logprob, id, Some(rank)));
+    // The token itself comes first, so that its rank replaces none.
+    [entry(logprobs.chosen, token, None)].into_iter().chain(top).collect()
+}
+
 /// JSON has no infinity.
-fn finite(logprob: f32) -> f32 {
+pub(crate) fn finite(logprob: f32) -> f32 {
     if logprob.is_finite() { logprob } else { IMPOSSIBLE }
 }
 

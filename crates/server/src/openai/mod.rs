@@ -1,16 +1,16 @@
 //! The OpenAI API.
 
-mod ask;
+pub(crate) mod ask;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod fields;
-mod logprobs;
+pub(crate) mod logprobs;
 mod messages;
 pub(crate) mod models;
-mod refused;
+pub(crate) mod refused;
 mod reply;
-mod sampling;
-mod sse;
+pub(crate) mod sampling;
+pub(crate) mod sse;
 mod structured;
 pub(crate) mod tokenize;
 mod tools;

@@ -19,7 +19,8 @@ impl Refused {
     }
 }
 
-const fn refused(
+/// A field that is refused.
+pub(crate) const fn refused(
     name: &'static str,
     no_effect: &'static [&'static str],
     reason: &'static str,

@@ -187,7 +187,7 @@ impl<C: Choice> Replying<C> {
                 }
             }
         });
-        sse::response(boxed(stream::iter(first).chain(rest)), record)
+        sse::response(boxed(stream::iter(first).chain(rest)), record, sse::OPENAI)
     }
 }
 

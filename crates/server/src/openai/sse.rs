@@ -7,27 +7,43 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::record::Record;
 
-/// A response that sends each item as an event, then `[DONE]`. A failure is sent as an event too;
-/// the stream then ends without `[DONE]`.
+/// How a protocol ends a stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    /// The last event, if all went well.
+    pub(crate) well: Option<&'static str>,
+    /// The last event, if something failed.
+    pub(crate) badly: fn(&ApiError) -> Value,
+}
+
+/// The end of a stream of the OpenAI API.
+pub(crate) const OPENAI: Ends = Ends { well: Some("[DONE]"), badly: ApiError::openai };
+
+/// The end of a stream of Triton's generate extension.
+pub(crate) const KSERVE: Ends = Ends { well: None, badly: ApiError::kserve };
+
+/// A response that sends each item as an event.
 pub(crate) fn response<T: Serialize + 'static>(
     items: impl Stream<Item = Result<T, ApiError>> + Send + 'static,
     record: Arc<Record>,
+    ends: Ends,
 ) -> Response {
     let mut failed = false;
     let events = items.map(Some).chain(stream::once(async { None }));
     let events = events.filter_map(move |item| {
         let event = match item {
             _ if failed => None,
-            None => Some("data: [DONE]\n\n".to_owned()),
+            None => ends.well.map(|last| format!("data: {last}\n\n")),
             Some(item) => {
                 let event = item.and_then(|item| event(&item)).unwrap_or_else(|error| {
                     failed = true;
                     record.failed(&error.message);
-                    format!("data: {}\n\n", error.openai())
+                    format!("data: {}\n\n", (ends.badly)(&error))
                 });
                 Some(event)
             }

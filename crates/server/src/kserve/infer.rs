@@ -1,0 +1,237 @@
+//! `/infer`: tensors in, tensors out, as JSON and as bytes.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::body;
+use crate::error::{ApiError, ErrorKind};
+use crate::kserve::generation::{self, Generation};
+use crate::kserve::outputs::OutputTensor;
+use crate::kserve::question::Fields;
+use crate::kserve::tensor::{Datatype, Tensor, bad};
+use crate::kserve::{ModelPath, VERSION};
+use crate::openai::fields;
+use crate::record::Record;
+use crate::state::{AppState, ServerState};
+
+/// Bytes of JSON at the beginning of a body; tensors as bytes follow.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// The JSON of a request.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InferRequest {
+    id: Option<String>,
+    model_name: Option<String>,
+    model_version: Option<String>,
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    inputs: Vec<Input>,
+    #[serde(default)]
+    outputs: Vec<RequestedOutput>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    name: String,
+    shape: Vec<i64>,
+    datatype: String,
+    data: Option<Value>,
+    #[serde(default)]
+    parameters: InputParameters,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputParameters {
+    /// Bytes of the tensor after the JSON.
+    binary_data_size: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestedOutput {
+    name: String,
+    #[serde(default)]
+    parameters: OutputParameters,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputParameters {
+    binary_data: Option<bool>,
+    /// Of Triton's classification extension: 0 is all that makes sense for text.
+    #[serde(default)]
+    classification: u64,
+}
+
+/// How to send the outputs.
+struct Form {
+    id: Option<String>,
+    model: String,
+    /// Outputs of which the request says whether to send bytes.
+    binary: Vec<(String, bool)>,
+    /// The others.
+    binary_default: bool,
+}
+
+/// Answers one request with one response.
+pub(super) async fn infer(
+    State(state): State<AppState>,
+    Path(path): Path<ModelPath>,
+    Extension(record): Extension<Arc<Record>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    uncompressed(request.headers())?;
+    let json_length = json_length(request.headers())?;
+    let bytes = body::read(request.into_body(), &state).await?;
+    let prepared = state.prepare(move |state| prepare(state, &path, &bytes, json_length));
+    let (form, generation) = prepared.await?;
+    let outputs = generation.begin(&state, record).await?.whole().await?;
+    form.respond(outputs)
+}
+
+/// Refuses compressed bodies.
+pub(super) fn uncompressed(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            let message = format!("bodies of encoding {encoding:?} are not read; do not compress");
+            Err(ApiError::new(ErrorKind::UnsupportedMediaType, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|value| value.trim().parse().ok());
+    length.map(Some).ok_or_else(|| {
+        let message = format!("the header {HEADER_LENGTH} has {value:?}, expected bytes of JSON");
+        ApiError::bad_request(message)
+    })
+}
+
+fn prepare(
+    state: &ServerState,
+    path: &ModelPath,
+    bytes: &[u8],
+    json_length: Option<usize>,
+) -> Result<(Form, Generation), ApiError> {
+    let model = generation::model(state, &path.model, &path.version)?;
+    let length = json_length.unwrap_or(bytes.len());
+    let Some((json, binary)) = bytes.split_at_checked(length) else {
+        let got = bytes.len();
+        let message = format!("the header {HEADER_LENGTH} has {length}, but the body {got} bytes");
+        return Err(ApiError::bad_request(message));
+    };
+    let request: InferRequest = fields::parse(&fields::read_any(json)?)?;
+    for (field, given, expected) in [
+        ("model_name", &request.model_name, model.name()),
+        ("model_version", &request.model_version, VERSION),
+    ] {
+        if given.as_ref().is_some_and(|given| given != expected) {
+            let message = format!("{field} is not {expected:?}, which the path asks; leave it out");
+            return Err(ApiError::bad_request(message).param(field));
+        }
+    }
+    let mut given = Fields::default();
+    let mut binary_default = false;
+    for (name, value) in request.parameters {
+        match (&name[..], value) {
+            ("binary_data_output", Value::Bool(binary)) => binary_default = binary,
+            (_, value) => given.add(&name, value)?,
+        }
+    }
+    let rows = request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
+    read_inputs(request.inputs, binary, &mut given)?;
+    let question = given.into_question()?;
+    if question.stream == Some(true) {
+        let message = "stream is true, but /infer has one response; ask /generate_stream";
+        return Err(ApiError::bad_request(message).param("stream"));
+    }
+    if request.outputs.iter().any(|output| output.parameters.classification > 0) {
+        let message = "classification is for class labels; texts have none";
+        return Err(ApiError::bad_request(message).param("outputs"));
+    }
+    let names: Vec<&str> = request.outputs.iter().map(|output| &output.name[..]).collect();
+    let generation = Generation::prepare(state, model, question, &names, false, rows)?;
+    let said = |output: RequestedOutput| Some((output.name, output.parameters.binary_data?));
+    let binary = request.outputs.into_iter().filter_map(said).collect();
+    let form = Form { id: request.id, model: model.name().to_owned(), binary, binary_default };
+    Ok((form, generation))
+}
+
+/// Reads the inputs; those without data are in the bytes, one after another.
+fn read_inputs(inputs: Vec<Input>, mut bytes: &[u8], given: &mut Fields) -> Result<(), ApiError> {
+    for Input { name, shape, datatype, data, parameters } in inputs {
+        let datatype = Datatype::parse(&datatype, &name)?;
+        let elements = match (data, parameters.binary_data_size) {
+            (Some(data), None) => Tensor::elements_of_json(&name, datatype, &data)?,
+            (None, Some(size)) => {
+                let Some((own, rest)) = bytes.split_at_checked(size) else {
+                    let left = bytes.len();
+                    let problem = format!("has a binary_data_size of {size}, but {left} bytes left");
+                    return Err(bad(&name, problem));
+                };
+                bytes = rest;
+                Tensor::elements_of_bytes(&name, datatype, own)?
+            }
+            (Some(_), Some(_)) => return Err(bad(&name, "has data twice: as JSON and as bytes")),
+            (None, None) => {
+                return Err(bad(&name, "has no data; send data, or binary_data_size and bytes"));
+            }
+        };
+        given.add_tensor(Tensor::new(&name, &shape, elements)?)?;
+    }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} bytes of the body belong to no tensor", bytes.len());
+    Err(ApiError::bad_request(message))
+}
+
+impl Form {
+    fn is_binary(&self, output: &str) -> bool {
+        let said = self.binary.iter().find(|(name, _)| name == output);
+        said.map_or(self.binary_default, |(_, binary)| *binary)
+    }
+
+    fn respond(self, outputs: Vec<OutputTensor>) -> Result<Response, ApiError> {
+        let mut bytes = Vec::new();
+        let mut any_binary = false;
+        let said = outputs.iter().map(|OutputTensor { name, shape, elements }| {
+            let datatype = elements.datatype().name();
+            let mut said = json!({ "name": name, "datatype": datatype, "shape": shape });
+            if self.is_binary(name) {
+                any_binary = true;
+                let own = elements.to_bytes();
+                said["parameters"] = json!({ "binary_data_size": own.len() });
+                bytes.extend(own);
+            } else {
+                said["data"] = elements.to_json().into();
+            }
+            said
+        });
+        let said: Vec<Value> = said.collect();
+        let mut json = json!({ "model_name": self.model, "model_version": VERSION });
+        if let Some(id) = self.id {
+            json["id"] = id.into();
+        }
+        json["outputs"] = said.into();
+        if !any_binary {
+            return Ok(Json(json).into_response());
+        }
+        let json = json.to_string().into_bytes();
+        let length = HeaderValue::from(json.len());
+        let mut response = [json, bytes].concat().into_response();
+        response.headers_mut().insert(HEADER_LENGTH, length);
+        Ok(response)
+    }
+}
