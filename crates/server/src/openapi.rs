@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema, openapi};
 
+use crate::kserve::{generate, infer, metadata, stats};
 use crate::openai::{chat, completions, models, tokenize};
 use crate::ops;
 
@@ -36,6 +37,18 @@ struct ErrorBody {
         models::embeddings,
         tokenize::tokenize,
         tokenize::detokenize,
+        metadata::server,
+        metadata::live,
+        metadata::ready,
+        metadata::model,
+        metadata::model_ready,
+        metadata::config,
+        stats::one,
+        stats::all,
+        metadata::index,
+        infer::infer,
+        generate::whole,
+        generate::stream,
         ops::health,
         ops::live,
         ops::prometheus,

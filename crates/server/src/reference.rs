@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::ErrorKind;
+use crate::kserve::fields as kserve_fields;
+use crate::kserve::outputs::OUTPUTS;
 use crate::openai::fields::{self, FieldSet};
 use crate::openapi;
 
@@ -47,6 +49,7 @@ fn page() -> String {
     for (name, set) in sets {
         field_set(&mut page, name, set);
     }
+    kserve(&mut page);
     page
 }
 
@@ -95,6 +98,25 @@ fn field_set(page: &mut String, name: &str, set: &FieldSet) {
         let no_effect = field.no_effect.iter().map(|value| format!("`{value}`"));
         let no_effect = no_effect.collect::<Vec<_>>().join(", ");
         line(page, format_args!("| `{}` | {no_effect} | {} |", field.name, field.reason));
+    }
+}
+
+const KSERVE: &str = "
+The paths under `/v2` speak the KServe v2 protocol with Triton's extensions. A model takes and gives \
+the
+tensors of Triton's vLLM and TensorRT-LLM back ends. Each field below may come as an input tensor, as
+a parameter, at the top of a `/generate` body, or inside `sampling_parameters`. Every path under
+`/v2/models/{model}` is also under `/v2/models/{model}/versions/1`. Errors are `{\"error\": …}`.
+";
+
+fn kserve(page: &mut String) {
+    let name = "/v2/models/{model}/infer, /generate and /generate_stream";
+    field_set(page, name, &kserve_fields::INFERENCE);
+    page.push_str(KSERVE);
+    line(page, format_args!("\n| output | type | |\n|---|---|---|"));
+    for row in &OUTPUTS {
+        let (name, datatype) = (row.name, row.datatype.name());
+        line(page, format_args!("| `{name}` | {datatype} | {} |", row.description));
     }
 }
 

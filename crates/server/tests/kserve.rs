@@ -5,16 +5,16 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use bantam_engine::HandleOptions;
 use bantam_server::{Server, ServerOptions, Stop};
 use common::{Fault, Toy, quiet, served};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task;
 
 /// A server that listens.
 struct Running {
@@ -63,15 +63,20 @@ impl Running {
     }
 
     async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
              content-length: {length}\r\n{headers}\r\n"
         );
-        stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await.unwrap();
+        let (address, request) = (self.address, [head.as_bytes(), body].concat());
+        let exchange = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(&request).unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let bytes = task::spawn_blocking(exchange).await.unwrap();
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap().replace("\r\n", "\n");
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -207,14 +212,17 @@ async fn tensors_as_json_and_as_bytes_say_the_same() {
     let expected = format!("Hello{}", completion["choices"][0]["text"].as_str().unwrap());
 
     let infer = "/v2/models/tiny/infer";
-    let answer = server.ok(infer, json!({
-        "id": "a-7",
-        "inputs": [
-            { "name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["Hello"] },
-            { "name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [[9]] },
-            { "name": "seed", "shape": [1], "datatype": "UINT64", "data": [7] },
-        ],
-    }));
+    let answer = server.ok(
+        infer,
+        json!({
+            "id": "a-7",
+            "inputs": [
+                { "name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["Hello"] },
+                { "name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [[9]] },
+                { "name": "seed", "shape": [1], "datatype": "UINT64", "data": [7] },
+            ],
+        }),
+    );
     let answer = answer.await;
     let said = json!({
         "id": "a-7", "model_name": "tiny", "model_version": "1",
@@ -274,9 +282,14 @@ async fn prompts_come_in_batches_and_outputs_as_asked() {
     assert_ne!(alone[0], alone[1]);
     let mut both = ask(json!([["One"], ["Two"]]), json!([2, 1]));
     both["parameters"] = json!({ "n": 2, "logprobs": 1 });
-    let names =
-        ["text_output", "finish_reason", "num_input_tokens", "output_log_probs", "logprobs",
-         "cumulative_logprob"];
+    let names = [
+        "text_output",
+        "finish_reason",
+        "num_input_tokens",
+        "output_log_probs",
+        "logprobs",
+        "cumulative_logprob",
+    ];
     let outputs: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
     both["outputs"] = outputs.into();
     both["outputs"][1]["parameters"] = json!({ "binary_data": false, "classification": 0 });
@@ -454,7 +467,8 @@ async fn keys_guard_all_but_health() {
         let reply = server.send("GET", path, "authorization: Bearer secret\r\n", b"").await;
         assert_eq!(reply.status, 200, "{path}");
     }
-    let (status, _) = server.refused("/v2/models/tiny/generate", json!({ "text_input": "a" })).await;
+    let (status, _) =
+        server.refused("/v2/models/tiny/generate", json!({ "text_input": "a" })).await;
     assert_eq!(status, 401);
 }
 

@@ -222,8 +222,10 @@ async fn streams_say_what_whole_answers_say() {
         assert!(of_it.iter().all(|response| response.error_message.is_empty()));
         let chunks: Vec<&ModelInferResponse> =
             of_it.iter().map(|response| response.infer_response.as_ref().unwrap()).collect();
-        let streamed: String = chunks.iter().map(|chunk| texts(chunk, "text_output").concat()).collect();
-        let is_last = |chunk: &&ModelInferResponse| chunk.parameters["triton_final_response"] == flag(true);
+        let streamed: String =
+            chunks.iter().map(|chunk| texts(chunk, "text_output").concat()).collect();
+        let is_last =
+            |chunk: &&ModelInferResponse| chunk.parameters["triton_final_response"] == flag(true);
         assert_eq!(chunks.iter().filter(|chunk| is_last(chunk)).count(), 1);
         assert!(is_last(chunks.last().unwrap()));
         let stream = question.parameters.insert("stream".to_owned(), flag(false)).unwrap();

@@ -35,7 +35,8 @@ pub(super) fn prepare(
     for (name, value) in request.parameters {
         given.add(&name, parameter(&name, value)?)?;
     }
-    let rows = request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
+    let rows =
+        request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
     read_inputs(request.inputs, &request.raw_input_contents, &mut given)?;
     let names: Vec<&str> = request.outputs.iter().map(output_name).collect::<Result<_, _>>()?;
     let question = given.into_question()?;
@@ -78,7 +79,9 @@ fn read_inputs(
 ) -> Result<(), ApiError> {
     if !raw.is_empty() && raw.len() != inputs.len() {
         let (got, expected) = (raw.len(), inputs.len());
-        let message = format!("raw_input_contents has {got} entries, expected one for each of {expected} inputs");
+        let message = format!(
+            "raw_input_contents has {got} entries, expected one for each of {expected} inputs"
+        );
         return Err(ApiError::bad_request(message).param("raw_input_contents"));
     }
     for (index, input) in inputs.into_iter().enumerate() {

@@ -67,12 +67,7 @@ pub(crate) enum Meaning {
     Completions(&'static str),
 }
 
-const fn own(
-    name: &'static str,
-    kind: Kind,
-    meaning: Meaning,
-    description: &'static str,
-) -> Field {
+const fn own(name: &'static str, kind: Kind, meaning: Meaning, description: &'static str) -> Field {
     Field { name, kind, meaning, description }
 }
 
@@ -186,11 +181,7 @@ pub(crate) const FIELDS: [Field; 51] = [
     ),
 ];
 
-const fn shows(
-    name: &'static str,
-    outputs: &'static [Output],
-    description: &'static str,
-) -> Field {
+const fn shows(name: &'static str, outputs: &'static [Output], description: &'static str) -> Field {
     own(name, Kind::Flag, Meaning::Shows(outputs), description)
 }
 
@@ -295,9 +286,13 @@ impl Kind {
                 text.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
             }
             (Self::Number, value @ Value::Number(_)) => Some(value),
-            (Self::Integer, Value::String(text)) => text.trim().parse::<i64>().ok().map(Value::from),
+            (Self::Integer, Value::String(text)) => {
+                text.trim().parse::<i64>().ok().map(Value::from)
+            }
             (Self::Integer, Value::Number(number)) => number.as_i64().map(Value::from),
-            (Self::Bits, Value::String(text)) => bits(text.trim().parse().ok(), text.trim().parse().ok()),
+            (Self::Bits, Value::String(text)) => {
+                bits(text.trim().parse().ok(), text.trim().parse().ok())
+            }
             (Self::Bits, Value::Number(number)) => bits(number.as_i64(), number.as_u64()),
             (Self::Flag, Value::String(text)) => {
                 text.trim().to_ascii_lowercase().parse::<bool>().ok().map(Value::from)
@@ -315,8 +310,10 @@ impl Kind {
                 Self::Flag => "true or false",
                 Self::Object => "a JSON object",
             };
-            ApiError::bad_request(format!("{name} has a value of another kind, expected {expected}"))
-                .param(name)
+            ApiError::bad_request(format!(
+                "{name} has a value of another kind, expected {expected}"
+            ))
+            .param(name)
         })
     }
 }

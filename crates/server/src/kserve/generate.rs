@@ -22,8 +22,17 @@ use crate::state::{AppState, ServerState};
 /// What every response says: the model, and the request's id if it has one.
 type Head = Map<String, Value>;
 
-/// `/generate`: one response.
-pub(super) async fn whole(
+/// Continues texts: fields in, fields out.
+#[utoipa::path(
+    post,
+    path = "/v2/models/{model}/generate",
+    operation_id = "kserve_generate",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    request_body = Object,
+    responses((status = 200, description = "The outputs", body = Object))
+)]
+pub(crate) async fn whole(
     State(state): State<AppState>,
     Path(path): Path<ModelPath>,
     Extension(record): Extension<Arc<Record>>,
@@ -34,8 +43,17 @@ pub(super) async fn whole(
     Ok(Json(said(&head, outputs)).into_response())
 }
 
-/// `/generate_stream`: an event for every response.
-pub(super) async fn stream(
+/// Continues a text: an event for each piece of the answer.
+#[utoipa::path(
+    post,
+    path = "/v2/models/{model}/generate_stream",
+    operation_id = "kserve_generate_stream",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    request_body = Object,
+    responses((status = 200, description = "Events with outputs", body = Object))
+)]
+pub(crate) async fn stream(
     State(state): State<AppState>,
     Path(path): Path<ModelPath>,
     Extension(record): Extension<Arc<Record>>,

@@ -116,7 +116,16 @@ impl Generation {
         let (answers, _) = ask(model, &asked, prompts, &record).await?;
         let tallies = vec![Tally::default(); num_answers];
         let tokenizer = Arc::clone(model.tokenizer());
-        Ok(Answering { answers, told, tallies, num_input_tokens, outputs, shape, tokenizer, record })
+        Ok(Answering {
+            answers,
+            told,
+            tallies,
+            num_input_tokens,
+            outputs,
+            shape,
+            tokenizer,
+            record,
+        })
     }
 }
 
@@ -149,7 +158,8 @@ fn completion_fields(question: &mut Question) -> Result<(Option<usize>, usize), 
             ApiError::bad_request(message).param(name)
         })
     };
-    let logprobs = number("logprobs", None)?.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    let logprobs =
+        number("logprobs", None)?.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
     let max_tokens = number("max_tokens", Some(DEFAULT_MAX_TOKENS))?.unwrap_or_default();
     Ok((logprobs, usize::try_from(max_tokens).unwrap_or(usize::MAX)))
 }
@@ -168,9 +178,8 @@ fn check_logprobs(asked: &Asked, outputs: &[&OutputRow]) -> Result<(), ApiError>
         let message = "logprobs is set but no output shows any; set return_logprobs to true";
         return Err(ApiError::bad_request(message).param("logprobs"));
     }
-    let of_tokens = |row: &&&OutputRow| {
-        matches!(row.output, Output::Logprobs | Output::OutputLogProbs)
-    };
+    let of_tokens =
+        |row: &&&OutputRow| matches!(row.output, Output::Logprobs | Output::OutputLogProbs);
     let unknown = outputs.iter().find(of_tokens).map(|row| row.name);
     let unknown = unknown.or(asked.request.logprobs.map(|_| "logprobs"));
     if let (Some(_), Some(name)) = (asked.beam_search, unknown) {

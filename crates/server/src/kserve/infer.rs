@@ -82,8 +82,17 @@ struct Form {
     binary_default: bool,
 }
 
-/// Answers one request with one response.
-pub(super) async fn infer(
+/// Continues texts: tensors in, tensors out, as JSON or as bytes.
+#[utoipa::path(
+    post,
+    path = "/v2/models/{model}/infer",
+    operation_id = "kserve_infer",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    request_body = Object,
+    responses((status = 200, description = "Output tensors", body = Object))
+)]
+pub(crate) async fn infer(
     State(state): State<AppState>,
     Path(path): Path<ModelPath>,
     Extension(record): Extension<Arc<Record>>,
@@ -149,7 +158,8 @@ fn prepare(
             (_, value) => given.add(&name, value)?,
         }
     }
-    let rows = request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
+    let rows =
+        request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
     read_inputs(request.inputs, binary, &mut given)?;
     let question = given.into_question()?;
     if question.stream == Some(true) {
@@ -177,7 +187,8 @@ fn read_inputs(inputs: Vec<Input>, mut bytes: &[u8], given: &mut Fields) -> Resu
             (None, Some(size)) => {
                 let Some((own, rest)) = bytes.split_at_checked(size) else {
                     let left = bytes.len();
-                    let problem = format!("has a binary_data_size of {size}, but {left} bytes left");
+                    let problem =
+                        format!("has a binary_data_size of {size}, but {left} bytes left");
                     return Err(bad(&name, problem));
                 };
                 bytes = rest;

@@ -38,9 +38,8 @@ pub(crate) struct TensorMetadata {
 
 /// The inputs of a language model. Parameters of requests, which Triton reserves, are not inputs.
 pub(crate) fn inputs() -> impl Iterator<Item = TensorMetadata> {
-    let reserved = |name: &str| {
-        matches!(name, "priority" | "timeout") || name.starts_with("triton_")
-    };
+    let reserved =
+        |name: &str| matches!(name, "priority" | "timeout") || name.starts_with("triton_");
     FIELDS.iter().filter(move |field| !reserved(field.name)).map(|field| {
         let (datatype, size) = field.kind.tensor();
         let optional = field.meaning != Meaning::Prompts;
@@ -58,14 +57,28 @@ pub(crate) fn outputs() -> impl Iterator<Item = TensorMetadata> {
     })
 }
 
-/// `/v2`.
-pub(super) async fn server() -> Json<Value> {
+/// Name, version and extensions of the server.
+#[utoipa::path(
+    get,
+    path = "/v2",
+    operation_id = "kserve_server",
+    tag = "KServe",
+    responses((status = 200, description = "What it is", body = Object))
+)]
+pub(crate) async fn server() -> Json<Value> {
     let version = env!("CARGO_PKG_VERSION");
     Json(json!({ "name": SERVER, "version": version, "extensions": EXTENSIONS }))
 }
 
-/// `/v2/health/live`.
-pub(super) async fn live() -> Json<Value> {
+/// Whether the process answers at all.
+#[utoipa::path(
+    get,
+    path = "/v2/health/live",
+    operation_id = "kserve_live",
+    tag = "KServe",
+    responses((status = 200, description = "It does", body = Object))
+)]
+pub(crate) async fn live() -> Json<Value> {
     Json(json!({ "live": true }))
 }
 
@@ -84,14 +97,29 @@ pub(crate) fn check_model_ready(model: &ServedModel) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorKind::Unavailable, message))
 }
 
-/// `/v2/health/ready`.
-pub(super) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
+/// Whether every model can answer.
+#[utoipa::path(
+    get,
+    path = "/v2/health/ready",
+    operation_id = "kserve_ready",
+    tag = "KServe",
+    responses((status = 200, description = "Every model is ready; 503 if one is not", body = Object))
+)]
+pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
     check_ready(&state)?;
     Ok(Json(json!({ "ready": true })))
 }
 
-/// `/v2/models/{model}/ready`.
-pub(super) async fn model_ready(
+/// Whether a model can answer.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{model}/ready",
+    operation_id = "kserve_model_ready",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    responses((status = 200, description = "It can; 503 if not", body = Object))
+)]
+pub(crate) async fn model_ready(
     State(state): State<AppState>,
     Path(ModelPath { model, version }): Path<ModelPath>,
 ) -> Result<Json<Value>, ApiError> {
@@ -100,8 +128,16 @@ pub(super) async fn model_ready(
     Ok(Json(json!({ "name": model.name(), "ready": true })))
 }
 
-/// `/v2/models/{model}`.
-pub(super) async fn model(
+/// Inputs and outputs of a model.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{model}",
+    operation_id = "kserve_model",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    responses((status = 200, description = "Names, types and shapes", body = Object))
+)]
+pub(crate) async fn model(
     State(state): State<AppState>,
     Path(ModelPath { model, version }): Path<ModelPath>,
 ) -> Result<Json<Value>, ApiError> {
@@ -119,8 +155,16 @@ pub(super) async fn model(
     })))
 }
 
-/// `/v2/models/{model}/config`: as a Triton model configuration.
-pub(super) async fn config(
+/// A model as Triton's configuration describes it.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{model}/config",
+    operation_id = "kserve_config",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    responses((status = 200, description = "The configuration", body = Object))
+)]
+pub(crate) async fn config(
     State(state): State<AppState>,
     Path(ModelPath { model, version }): Path<ModelPath>,
 ) -> Result<Json<Value>, ApiError> {
@@ -173,8 +217,16 @@ pub(crate) fn index_entries(state: &ServerState, only_ready: bool) -> Vec<IndexE
     entries.filter(|entry| !only_ready || entry.state == "READY").collect()
 }
 
-/// `/v2/repository/index`.
-pub(super) async fn index(
+/// All models, or with `ready` those that can answer.
+#[utoipa::path(
+    post,
+    path = "/v2/repository/index",
+    operation_id = "kserve_index",
+    tag = "KServe",
+    request_body = Object,
+    responses((status = 200, description = "The models and their states", body = Object))
+)]
+pub(crate) async fn index(
     State(state): State<AppState>,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
@@ -186,7 +238,9 @@ pub(super) async fn index(
         for (name, value) in object {
             only_ready = match (&name[..], value) {
                 ("ready", Value::Bool(ready)) => ready,
-                _ => return Err(ApiError::bad_request("expected nothing but ready: true or false")),
+                _ => {
+                    return Err(ApiError::bad_request("expected nothing but ready: true or false"));
+                }
             };
         }
     }
@@ -198,7 +252,7 @@ pub(super) async fn index(
 }
 
 /// Loading and unloading: refused.
-pub(super) async fn fixed() -> ApiError {
+pub(crate) async fn fixed() -> ApiError {
     ApiError::bad_request(FIXED)
 }
 

@@ -14,9 +14,9 @@
 //! | `metadata`, `stats` | what is told about server and models |
 
 pub(crate) mod fields;
-mod generate;
+pub(crate) mod generate;
 pub(crate) mod generation;
-mod infer;
+pub(crate) mod infer;
 pub(crate) mod metadata;
 pub(crate) mod outputs;
 pub(crate) mod question;

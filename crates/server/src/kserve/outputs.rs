@@ -155,9 +155,8 @@ impl Told {
     }
 
     fn logprobs(&self, tokenizer: &Tokenizer) -> String {
-        let ranked = |token: &AnswerToken| {
-            Some(ranked(tokenizer, token.id, token.logprobs.as_ref()?))
-        };
+        let ranked =
+            |token: &AnswerToken| Some(ranked(tokenizer, token.id, token.logprobs.as_ref()?));
         let tokens: Vec<RankedLogprobs> = self.tokens.iter().filter_map(ranked).collect();
         json!(tokens).to_string()
     }

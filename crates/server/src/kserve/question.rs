@@ -76,7 +76,8 @@ impl Fields {
             return Err(bad(&name, "is empty, expected one element"));
         };
         if rows.any(|row| row != first) {
-            let problem = "differs from prompt to prompt; send the prompts in requests of their own";
+            let problem =
+                "differs from prompt to prompt; send the prompts in requests of their own";
             return Err(bad(&name, problem));
         }
         match first {
@@ -162,9 +163,7 @@ impl Question {
 fn texts(value: Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text],
-        Value::Array(texts) => {
-            texts.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }
+        Value::Array(texts) => texts.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     }
 }

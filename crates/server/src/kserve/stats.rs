@@ -83,8 +83,16 @@ fn said(model: &ServedModel) -> Value {
     })
 }
 
-/// `/v2/models/{model}/stats`.
-pub(super) async fn one(
+/// What the engine of a model counted and measured.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{model}/stats",
+    operation_id = "kserve_stats",
+    tag = "KServe",
+    params(("model" = String, Path, description = "The model's name")),
+    responses((status = 200, description = "Statistics as Triton has them", body = Object))
+)]
+pub(crate) async fn one(
     State(state): State<AppState>,
     Path(ModelPath { model, version }): Path<ModelPath>,
 ) -> Result<Json<Value>, ApiError> {
@@ -92,7 +100,14 @@ pub(super) async fn one(
     Ok(Json(json!({ "model_stats": [said(model)] })))
 }
 
-/// `/v2/models/stats`.
-pub(super) async fn all(State(state): State<AppState>) -> Json<Value> {
+/// The same of all models.
+#[utoipa::path(
+    get,
+    path = "/v2/models/stats",
+    operation_id = "kserve_all_stats",
+    tag = "KServe",
+    responses((status = 200, description = "Statistics as Triton has them", body = Object))
+)]
+pub(crate) async fn all(State(state): State<AppState>) -> Json<Value> {
     Json(json!({ "model_stats": state.models.iter().map(said).collect::<Vec<_>>() }))
 }

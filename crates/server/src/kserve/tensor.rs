@@ -192,7 +192,9 @@ fn texts(name: &str, mut bytes: &[u8]) -> Result<Vec<Value>, ApiError> {
             let number = texts.len();
             return Err(bad(
                 name,
-                format_args!("breaks off in element {number}, expected 4 bytes of length, then text"),
+                format_args!(
+                    "breaks off in element {number}, expected 4 bytes of length, then text"
+                ),
             ));
         };
         texts.push(text_element(name, text)?);
