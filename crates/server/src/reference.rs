@@ -102,6 +102,8 @@ fn field_set(page: &mut String, name: &str, set: &FieldSet) {
 }
 
 const KSERVE: &str = "
+## KServe v2
+
 The paths under `/v2` speak the KServe v2 protocol with Triton's extensions. A model takes and gives \
 the
 tensors of Triton's vLLM and TensorRT-LLM back ends. Each field below may come as an input tensor, as
@@ -111,8 +113,8 @@ a parameter, at the top of a `/generate` body, or inside `sampling_parameters`. 
 
 fn kserve(page: &mut String) {
     let name = "/v2/models/{model}/infer, /generate and /generate_stream";
-    field_set(page, name, &kserve_fields::INFERENCE);
     page.push_str(KSERVE);
+    field_set(page, name, &kserve_fields::INFERENCE);
     line(page, format_args!("\n| output | type | |\n|---|---|---|"));
     for row in &OUTPUTS {
         let (name, datatype) = (row.name, row.datatype.name());

@@ -208,7 +208,9 @@ async fn a_server_that_stops_is_not_ready() {
 async fn tensors_as_json_and_as_bytes_say_the_same() {
     let server = Running::new().await;
     let completion = json!({ "model": "tiny", "prompt": "Hello", "max_tokens": 9, "seed": 7 });
-    let completion = server.ok("/v1/completions", completion).await;
+    let json = "content-type: application/json\r\n";
+    let completion = completion.to_string().into_bytes();
+    let completion = server.send("POST", "/v1/completions", json, &completion).await.json();
     let expected = format!("Hello{}", completion["choices"][0]["text"].as_str().unwrap());
 
     let infer = "/v2/models/tiny/infer";

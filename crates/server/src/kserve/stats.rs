@@ -100,7 +100,7 @@ pub(crate) async fn one(
     Ok(Json(json!({ "model_stats": [said(model)] })))
 }
 
-/// The same of all models.
+/// What the engines of all models counted and measured.
 #[utoipa::path(
     get,
     path = "/v2/models/stats",
