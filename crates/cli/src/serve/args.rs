@@ -35,6 +35,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8000, help_heading = "Server")]
     pub(super) port: u16,
 
+    /// Port for gRPC, the KServe service inference.GRPCInferenceService [default: none]
+    #[cfg(feature = "grpc")]
+    #[arg(long, value_name = "PORT", help_heading = "Server")]
+    pub(super) grpc_port: Option<u16>,
+
     /// A key that requests must show; may be given several times [default: none, everyone may ask]
     #[arg(long, value_name = "KEY", help_heading = "Server")]
     pub(super) api_key: Vec<String>,

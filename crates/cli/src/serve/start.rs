@@ -149,6 +149,8 @@ impl ServeArgs {
         Ok(ServerOptions {
             host: self.host,
             port: self.port,
+            #[cfg(feature = "grpc")]
+            grpc_port: self.grpc_port,
             api_keys,
             max_body_bytes: usize::try_from(self.max_body)?,
             deadline: Some(Duration::from_secs(self.request_timeout as u64)),
