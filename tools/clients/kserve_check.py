@@ -47,7 +47,9 @@ class Checks:
 
 
 def texts(result, name="text_output"):
-    return [text.decode() for text in result.as_numpy(name).reshape(-1)]
+    items = result.as_numpy(name).reshape(-1)
+    # The client has bytes for what came as bytes, and text for what came as JSON.
+    return [item.decode() if isinstance(item, bytes) else item for item in items]
 
 
 def prompts(module, shape, items, **form):
