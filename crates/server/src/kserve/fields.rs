@@ -168,7 +168,7 @@ pub(crate) const FIELDS: [Field; 51] = [
     shows("return_logprobs", &[Output::Logprobs], "Asks for `logprobs`."),
     shows(
         "return_log_probs",
-        &[Output::CumLogProbs, Output::OutputLogProbs],
+        &[Output::CumLogProbs, Output::TokenLogProbs],
         "Asks for `cum_log_probs` and `output_log_probs`.",
     ),
     shows("return_num_input_tokens", &[Output::NumInputTokens], "Asks for `num_input_tokens`."),

@@ -179,7 +179,7 @@ fn check_logprobs(asked: &Asked, outputs: &[&OutputRow]) -> Result<(), ApiError>
         return Err(ApiError::bad_request(message).param("logprobs"));
     }
     let of_tokens =
-        |row: &&&OutputRow| matches!(row.output, Output::Logprobs | Output::OutputLogProbs);
+        |row: &&&OutputRow| matches!(row.output, Output::Logprobs | Output::TokenLogProbs);
     let unknown = outputs.iter().find(of_tokens).map(|row| row.name);
     let unknown = unknown.or(asked.request.logprobs.map(|_| "logprobs"));
     if let (Some(_), Some(name)) = (asked.beam_search, unknown) {

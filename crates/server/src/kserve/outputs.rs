@@ -16,7 +16,7 @@ pub(crate) enum Output {
     CumulativeLogprob,
     Logprobs,
     CumLogProbs,
-    OutputLogProbs,
+    TokenLogProbs,
     NumInputTokens,
     NumOutputTokens,
 }
@@ -84,7 +84,7 @@ pub(crate) const OUTPUTS: [OutputRow; 8] = [
     ),
     row(Output::CumLogProbs, "cum_log_probs", Datatype::Fp32, &[-1], "As `cumulative_logprob`."),
     row(
-        Output::OutputLogProbs,
+        Output::TokenLogProbs,
         "output_log_probs",
         Datatype::Fp32,
         &[-1, -1],
@@ -97,7 +97,7 @@ impl Output {
     pub(crate) fn needs_logprobs(self) -> bool {
         matches!(
             self,
-            Self::CumulativeLogprob | Self::Logprobs | Self::CumLogProbs | Self::OutputLogProbs
+            Self::CumulativeLogprob | Self::Logprobs | Self::CumLogProbs | Self::TokenLogProbs
         )
     }
 }
@@ -196,7 +196,7 @@ impl Telling<'_> {
             Output::Logprobs => {
                 Elements::Texts(told.map(|told| told.logprobs(self.tokenizer)).collect())
             }
-            Output::OutputLogProbs => {
+            Output::TokenLogProbs => {
                 let longest = told.clone().map(|told| told.tokens.len()).max().unwrap_or(0);
                 shape.push(longest);
                 let padded = told.flat_map(|told| {

@@ -210,7 +210,7 @@ mod tests {
         let question = question.unwrap();
         assert_eq!(question.prompts, ["a"]);
         assert_eq!(question.end_token, Some(5));
-        assert_eq!(question.outputs, [Output::CumLogProbs, Output::OutputLogProbs]);
+        assert_eq!(question.outputs, [Output::CumLogProbs, Output::TokenLogProbs]);
         let expected = json!({
             "stop": [], "bad_words": ["x"], "seed": -1, "top_k": 3, "timeout": 1.5,
             "temperature": 0.5, "min_tokens": 2,
