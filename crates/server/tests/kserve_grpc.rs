@@ -23,7 +23,7 @@ use tokio::time;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
-use tonic::{Code, IntoRequest, Status};
+use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 struct Client {
@@ -50,8 +50,8 @@ impl Client {
         Self { channel: Grpc::new(channel), key: None, stop, running }
     }
 
-    fn request<T>(&self, message: impl IntoRequest<T>) -> tonic::Request<T> {
-        let mut request = message.into_request();
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
         if let Some(key) = self.key {
             let value = format!("Bearer {key}").parse().unwrap();
             request.metadata_mut().insert("authorization", value);
@@ -64,7 +64,7 @@ impl Client {
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
-        let request = self.request(tonic::Request::new(question));
+        let request = self.request(question);
         self.channel.ready().await.unwrap();
         let answer = self.channel.unary(request, path(name), ProstCodec::default()).await?;
         Ok(answer.into_inner())
@@ -74,7 +74,7 @@ impl Client {
         &mut self,
         questions: Vec<ModelInferRequest>,
     ) -> Result<Vec<ModelStreamInferResponse>, Status> {
-        let request = self.request(tonic::Request::new(stream::iter(questions)));
+        let request = self.request(stream::iter(questions));
         self.channel.ready().await.unwrap();
         let codec = ProstCodec::<ModelInferRequest, ModelStreamInferResponse>::default();
         let answers = self.channel.streaming(request, path("ModelStreamInfer"), codec).await?;
