@@ -68,10 +68,10 @@ pub struct Ending {
 }
 
 /// What in a request stopped its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StoppedBy {
-    /// A token that ends answers.
-    Token(u32),
+    /// A token that ends answers; its text is not shown.
+    Token(AnswerToken),
     /// A stop string.
     Text(String),
 }
@@ -152,8 +152,10 @@ impl Answer {
                 self.record.generated(1);
                 self.logprob += logprobs.as_ref().map_or(0.0, |l| f64::from(l.chosen));
                 if self.stop_tokens.contains(&token) {
+                    let part = self.text.finish();
+                    let token = self.text.place(token, logprobs);
                     self.stopped_by = Some(StoppedBy::Token(token));
-                    return None;
+                    return (!part.is_empty()).then_some(Ok(Part::Text(part)));
                 }
                 let (part, stop) = self.text.push(token, logprobs);
                 if let Some(stop) = stop {
@@ -316,10 +318,15 @@ impl AnswerText {
 
     /// Takes a token; returns what can be shown now, and the stop string that is reached.
     fn push(&mut self, id: u32, logprobs: Option<TokenLogprobs>) -> (TextPart, Option<String>) {
-        let (offset, start) = (self.decoded_chars, self.decoded_bytes);
-        self.held.push_back(AnswerToken { id, logprobs, offset, start });
+        let token = self.place(id, logprobs);
+        self.held.push_back(token);
         let decoded = self.decoder.push(id);
         self.show(&decoded)
+    }
+
+    /// A token that stands after all text so far.
+    const fn place(&self, id: u32, logprobs: Option<TokenLogprobs>) -> AnswerToken {
+        AnswerToken { id, logprobs, offset: self.decoded_chars, start: self.decoded_bytes }
     }
 
     fn show(&mut self, decoded: &str) -> (TextPart, Option<String>) {

@@ -50,7 +50,7 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         let message = format!(
             "the body has more than {limit} bytes, the limit of this server; send less, or serve \
-             with a larger --max-body-bytes"
+             with a larger --max-body"
         );
         ApiError::new(ErrorKind::TooLarge, message)
     };

@@ -5,6 +5,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema, openapi};
 
 use crate::kserve::{generate, infer, metadata, stats};
+use crate::openai::chat::ChatDelta;
+use crate::openai::reply::Reply;
 use crate::openai::{chat, completions, models, tokenize};
 use crate::ops;
 
@@ -54,13 +56,7 @@ struct ErrorBody {
         ops::prometheus,
         ops::description,
     ),
-    components(schemas(
-        ErrorResponse,
-        chat::ChatChunk,
-        chat::ChatChoice,
-        chat::ChatDelta,
-        completions::CompletionChoice,
-    )),
+    components(schemas(ErrorResponse, Reply<ChatDelta>)),
     modifiers(&Keys)
 )]
 struct Description;

@@ -223,3 +223,53 @@ async fn sampling_fields_reach_the_engine() {
         json!({"logit_bias": {"2": 100}, "ignore_eos": true, "skip_special_tokens": false});
     assert_eq!(ask(ignored).await["text"], "<|im_end|>".repeat(8));
 }
+
+/// Clients that score texts (lm-eval) ask for an echo and one token more, leave out the last entry,
+/// and take a token for the most probable one if its number is the largest of its alternatives.
+#[tokio::test]
+async fn a_text_is_scored_the_same_whether_or_not_the_answer_ends_at_once() {
+    let prompt = "<|im_start|>assistant\n";
+    let score = |says: &'static str| async move {
+        let client = Client::new(Toy::saying(says));
+        let body = json!({
+            "model": "tiny", "prompt": prompt, "max_tokens": 1, "temperature": 0,
+            "logprobs": 1, "echo": true,
+        });
+        let whole = client.ok("/v1/completions", body.clone()).await;
+        let (events, _) = client.events("/v1/completions", body).await;
+        let lengths = events
+            .iter()
+            .filter_map(|event| event["choices"][0]["logprobs"]["tokens"].as_array().map(Vec::len));
+        let logprobs = &whole["choices"][0]["logprobs"];
+        let num_tokens = logprobs["tokens"].as_array().unwrap().len();
+        assert_eq!(lengths.sum::<usize>(), num_tokens);
+        assert_eq!(whole["usage"]["total_tokens"], num_tokens);
+        (whole["choices"][0].clone(), num_tokens)
+    };
+    let (ended, num_tokens) = score("").await;
+    assert_eq!((ended["finish_reason"].as_str(), &ended["text"]), (Some("stop"), &json!(prompt)));
+    let logprobs = &ended["logprobs"];
+    assert_eq!(logprobs["text_offset"][num_tokens - 1], prompt.len());
+    assert_eq!(score("Hello").await.1, num_tokens);
+
+    for (chosen, top) in logprobs["token_logprobs"].as_array().unwrap()[1..]
+        .iter()
+        .zip(&logprobs["top_logprobs"].as_array().unwrap()[1..])
+    {
+        let top = top.as_object().unwrap();
+        assert!(top.values().any(|value| value == chosen), "{chosen} is not in {top:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_may_say_what_it_is_for() {
+    let client = Client::new(Toy::saying("{}"));
+    let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let form = json!({"name": "nothing", "description": "Nothing.", "schema": schema});
+    let body = json!({
+        "model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 64,
+        "response_format": {"type": "json_schema", "json_schema": form},
+    });
+    let whole = client.ok("/v1/chat/completions", body).await;
+    assert_eq!(whole["choices"][0]["message"]["content"], "{}");
+}

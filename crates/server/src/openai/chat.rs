@@ -101,12 +101,6 @@ pub(crate) struct MessageDelta {
     tool_calls: Vec<CallDelta>,
 }
 
-/// The answers to a conversation.
-pub(crate) type ChatReply = Reply<ChatChoice>;
-
-/// A chunk of a stream of answers.
-pub(crate) type ChatChunk = Reply<ChatDelta>;
-
 /// All fields of a request.
 #[derive(ToSchema)]
 pub(crate) struct ChatRequest {
@@ -134,7 +128,7 @@ struct Prepared {
     tag = "OpenAI",
     request_body = ChatRequest,
     responses(
-        (status = 200, description = "The answers; with `stream`, server-sent events of `ChatChunk`s, then `[DONE]`", body = ChatReply),
+        (status = 200, description = "The answers; with `stream`, server-sent events of `Reply_ChatDelta`s, then `[DONE]`", body = Reply<ChatChoice>),
         (status = "default", description = "Why not", body = ErrorResponse)
     )
 )]

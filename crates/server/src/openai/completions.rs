@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ServedModel;
-use crate::answer::Part;
+use crate::answer::{AnswerToken, Part, StoppedBy};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 use crate::openai::ask::ask;
@@ -69,9 +69,6 @@ pub(crate) struct CompletionChoice {
     prompt_logprobs: Option<PromptLogprobs>,
 }
 
-/// The answers, or a chunk of a stream of them.
-pub(crate) type CompletionReply = Reply<CompletionChoice>;
-
 /// All fields of a request.
 #[derive(ToSchema)]
 pub(crate) struct CompletionRequest {
@@ -106,7 +103,7 @@ struct PreparedPrompt {
     tag = "OpenAI",
     request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The answers; with `stream`, server-sent events of the same form, then `[DONE]`", body = CompletionReply),
+        (status = 200, description = "The answers; with `stream`, server-sent events of the same form, then `[DONE]`", body = Reply<CompletionChoice>),
         (status = "default", description = "Why not", body = ErrorResponse)
     )
 )]
@@ -233,6 +230,18 @@ struct Completing {
     scored: usize,
 }
 
+impl Completing {
+    /// Adds how probable tokens of the answer were, if the request asked.
+    fn score(&self, choice: &mut CompletionChoice, tokens: &[AnswerToken]) {
+        let Some(logprobs) = &mut choice.logprobs else { return };
+        let before = if self.echo { self.prompt.text.chars().count() } else { 0 };
+        for token in tokens {
+            let offset = before + token.offset;
+            logprobs.push(&self.tokenizer, token.id, token.logprobs.as_ref(), offset);
+        }
+    }
+}
+
 impl Choice for Completing {
     type Delta = CompletionChoice;
     type Whole = CompletionChoice;
@@ -267,15 +276,15 @@ impl Choice for Completing {
             }
             Part::Text(part) => {
                 choice.text = part.text;
-                if let Some(logprobs) = &mut choice.logprobs {
-                    let before = if self.echo { self.prompt.text.chars().count() } else { 0 };
-                    for token in &part.tokens {
-                        let offset = before + token.offset;
-                        logprobs.push(&self.tokenizer, token.id, token.logprobs.as_ref(), offset);
-                    }
+                self.score(&mut choice, &part.tokens);
+            }
+            Part::End(ending) => {
+                choice.finish_reason = Some(ending.reason.name());
+                // Clients that score texts tell the answer from the prompt by counting.
+                if let Some(StoppedBy::Token(last)) = ending.stopped_by {
+                    self.score(&mut choice, &[last]);
                 }
             }
-            Part::End(ending) => choice.finish_reason = Some(ending.reason.name()),
         }
         Some(choice)
     }

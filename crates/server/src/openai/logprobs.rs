@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use bantam_engine::TokenLogprobs;
 use bantam_text::Tokenizer;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::answer::AnswerToken;
@@ -65,7 +64,8 @@ impl ChatLogprobs {
     }
 }
 
-/// Logarithms of probabilities in the form of `/v1/completions`: lists of the same length.
+/// Logarithms of probabilities in the form of `/v1/completions`: lists of the same length, with one
+/// entry for each token made. A token that ends the answer is the last, though its text is not shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub(crate) struct CompletionLogprobs {
     /// The texts of the tokens; one that is no whole characters as `bytes:\xe2\x82`.
@@ -74,9 +74,35 @@ pub(crate) struct CompletionLogprobs {
     pub(crate) token_logprobs: Vec<Option<f32>>,
     /// The most probable tokens at each place, the chosen one always among them.
     #[schema(value_type = Vec<Option<std::collections::HashMap<String, f32>>>)]
-    pub(crate) top_logprobs: Vec<Option<Map<String, Value>>>,
+    pub(crate) top_logprobs: Vec<Option<TopLogprobs>>,
     /// Characters of the text before each token.
     pub(crate) text_offset: Vec<usize>,
+}
+
+/// Texts of tokens with the logarithms of their probabilities: a JSON object, best first.
+///
+/// The numbers are those of `token_logprobs` to the last digit: clients find out by comparing them
+/// whether the most probable token was chosen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TopLogprobs(Vec<(String, f32)>);
+
+impl TopLogprobs {
+    fn new(entries: impl Iterator<Item = (String, f32)>) -> Self {
+        let mut top = Vec::<(String, f32)>::new();
+        for (text, logprob) in entries {
+            // Different tokens may have one text: an object can show the last only.
+            top.retain(|(other, _)| *other != text);
+            top.push((text, finite(logprob)));
+        }
+        top.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        Self(top)
+    }
+}
+
+impl Serialize for TopLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(text, logprob)| (text, logprob)))
+    }
 }
 
 impl CompletionLogprobs {
@@ -89,9 +115,9 @@ impl CompletionLogprobs {
         offset: usize,
     ) {
         let top = logprobs.map(|logprobs| {
-            let top = logprobs.top.iter().copied().chain([(id, logprobs.chosen)]);
-            top.map(|(id, logprob)| (text_or_bytes(tokenizer, id), finite(logprob).into()))
-                .collect()
+            let others = logprobs.top.iter().copied().filter(|&(other, _)| other != id);
+            let all = others.chain([(id, logprobs.chosen)]);
+            TopLogprobs::new(all.map(|(id, logprob)| (text_or_bytes(tokenizer, id), logprob)))
         });
         self.tokens.push(text_or_bytes(tokenizer, id));
         self.token_logprobs.push(logprobs.map(|logprobs| finite(logprobs.chosen)));

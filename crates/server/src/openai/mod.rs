@@ -8,7 +8,7 @@ pub(crate) mod logprobs;
 mod messages;
 pub(crate) mod models;
 pub(crate) mod refused;
-mod reply;
+pub(crate) mod reply;
 pub(crate) mod sampling;
 pub(crate) mod sse;
 mod structured;

@@ -26,6 +26,9 @@ pub(crate) struct JsonSchemaFormat {
     /// Any name.
     #[expect(dead_code, reason = "a label without effect, as OpenAI has it")]
     name: Option<String>,
+    /// What the answer is for.
+    #[expect(dead_code, reason = "a label without effect: the model sees what the messages say")]
+    description: Option<String>,
     /// The schema; a keyword that cannot be enforced is refused.
     #[schema(value_type = Object)]
     schema: Value,
