@@ -16,11 +16,13 @@ Writes, below the repository root:
     crates/model/tests/data/tiny/*.gguf          three GGUF files, see tiny_gguf.py
     crates/model/tests/data/smollm2_golden.json  logits and greedy tokens, see smollm2.py
     crates/eval/tests/data/perplexity_*          text and its perplexity, see perplexity.py
+    crates/eval/tests/data/choices_golden.json   answers to questions, see choices.py
 """
 
 import argparse
 from pathlib import Path
 
+from choices import write_choices_golden
 from common import REPOSITORY
 from gguf_reading import model_from_gguf
 from perplexity import write_perplexity_golden
@@ -36,6 +38,7 @@ def main() -> None:
     model_data = REPOSITORY / "crates/model/tests/data"
     write_tiny_checkpoints(model_data / "tiny")
     write_tiny_gguf(model_data / "tiny")
+    write_choices_golden(model_data / "tiny", REPOSITORY / "crates/eval")
     if arguments.smollm2 is not None:
         model = model_from_gguf(arguments.smollm2)
         tokenizer = tokenizer_from_gguf(arguments.smollm2)

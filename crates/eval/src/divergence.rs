@@ -3,10 +3,12 @@
 //! These rank number formats with some 500 tokens, where an accuracy benchmark needs thousands of
 //! questions: they compare whole distributions instead of single answers.
 
+use serde::{Deserialize, Serialize};
+
 use crate::perplexity::Softmax;
 
 /// The difference of a model from a baseline over a text.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
     /// Σ KL(p_baseline ‖ p_model), nats.
     pub kl_sum: f64,
@@ -40,6 +42,14 @@ impl Divergence {
         self.agreeing += usize::from(token.agrees);
         self.compared_tokens += 1;
         self.max_logit_delta = self.max_logit_delta.max(token.max_logit_delta);
+    }
+
+    /// Adds what was found at other tokens.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.kl_sum += other.kl_sum;
+        self.agreeing += other.agreeing;
+        self.compared_tokens += other.compared_tokens;
+        self.max_logit_delta = self.max_logit_delta.max(other.max_logit_delta);
     }
 
     /// Counts tokens of the baseline itself, which agrees with itself.

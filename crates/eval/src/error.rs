@@ -2,6 +2,7 @@
 
 use bantam_backend::BatchError;
 use bantam_model::ModelError;
+use bantam_text::TextError;
 
 /// Why something cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,117 @@ pub enum EvalError {
         /// Which number is 0.
         what: &'static str,
     },
+    /// A file or folder that cannot be read or written.
+    #[error("{path}: {problem}")]
+    Unreadable {
+        /// Where it is.
+        path: String,
+        /// What the system says.
+        problem: String,
+    },
+    /// A line that is not an item.
+    #[error("{origin}:{line}: {problem}")]
+    BadItem {
+        /// The file.
+        origin: String,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file without questions.
+    #[error("{origin} holds no items, expected one JSON object a line")]
+    NoItems {
+        /// The file.
+        origin: String,
+    },
+    /// A folder that is not MMLU.
+    #[error(
+        "{path} is not MMLU: expected test/SUBJECT_test.csv and dev/SUBJECT_dev.csv, or test.jsonl \
+         and dev.jsonl"
+    )]
+    NotMmlu {
+        /// The folder.
+        path: String,
+    },
+    /// Fewer examples than are to be shown.
+    #[error(
+        "{shots} examples are to be shown, but there are {found}{}; use --shots {found}, or give \
+         more with --examples",
+        if subject.is_empty() { String::new() } else { format!(" for {subject}") }
+    )]
+    TooFewExamples {
+        /// Of the items.
+        subject: String,
+        /// Examples asked for.
+        shots: usize,
+        /// Examples there are.
+        found: usize,
+    },
+    /// A form that lists choices, for an item that does not ask.
+    #[error(
+        "item {item} continues a context and asks no question, which --form {form} needs; use --form \
+         texts"
+    )]
+    NoQuestion {
+        /// The item, from 0.
+        item: usize,
+        /// The form.
+        form: String,
+    },
+    /// A choice that cannot be scored.
+    #[error(
+        "choice {choice} of item {item} has {scored} tokens of its own, expected 1 to {context} (the \
+         context)"
+    )]
+    Unscorable {
+        /// The item, from 0.
+        item: usize,
+        /// The choice, from 0.
+        choice: usize,
+        /// Its tokens.
+        scored: usize,
+        /// Tokens a sequence may have.
+        context: usize,
+    },
+    /// A choice that continues nothing, for a tokenizer that has nothing to begin with.
+    #[error(
+        "an item has no context, and the tokenizer has no begin-of-sequence token to put there; give \
+         the item a context"
+    )]
+    NoFirstToken,
+    /// A question made for a longer context.
+    #[error("item {item} has {tokens} tokens, but the context holds {context}")]
+    QuestionTooLong {
+        /// The item, from 0.
+        item: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens a sequence may have.
+        context: usize,
+    },
+    /// Models whose caches are cut differently.
+    #[error(
+        "the models' cache blocks hold {first} and {other} tokens; only models on one kind of device \
+         can run side by side"
+    )]
+    Blocks {
+        /// S of the first model.
+        first: usize,
+        /// S of the other.
+        other: usize,
+    },
+    /// Results that this run cannot continue.
+    #[error("{path}: {problem}; use another folder for --results, or remove the file")]
+    Results {
+        /// The results file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A text that the tokenizer refuses.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// A step failed.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -1,12 +1,12 @@
 //! Runs models over a text, side by side, and scores every token.
 
 use std::ops::Range;
-use std::thread;
 
 use bantam_backend::Batch;
 use bantam_engine::{Executor, Limits};
 
 use crate::divergence::TokenDivergence;
+use crate::parallel::in_parallel;
 use crate::perplexity::Softmax;
 use crate::{Convention, Divergence, EvalError, Perplexity, Window};
 
@@ -178,19 +178,4 @@ fn score_rows(
         }
     }
     Ok(())
-}
-
-/// `[f(0), …, f(n - 1)]`, computed by so many threads, at least one.
-fn in_parallel<T: Send>(n: usize, threads: usize, f: &(impl Fn(usize) -> T + Sync)) -> Vec<T> {
-    let share = n.div_ceil(threads.max(1)).max(1);
-    thread::scope(|scope| {
-        let parts: Vec<_> = (0..n)
-            .step_by(share)
-            .map(|start| {
-                scope.spawn(move || (start..n.min(start + share)).map(f).collect::<Vec<T>>())
-            })
-            .collect();
-        let joined = parts.into_iter().map(|part| part.join().expect("scoring never panics"));
-        joined.flatten().collect()
-    })
 }
