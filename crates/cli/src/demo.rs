@@ -18,7 +18,7 @@ use crate::interrupt;
 use crate::model_arg::{DeviceArgs, OpenModel};
 use crate::output::{self, mebibytes, significant};
 use crate::run::{Session, encode_chat};
-use crate::scoring::{self, ScoredText, SideBySide};
+use crate::scoring::{self, ScoredText, SideBySide, StepShape};
 
 /// See it all at once: a model made small, what that cost, and an answer
 ///
@@ -66,7 +66,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     ))?;
 
     let formats = FORMATS.map(|precision| (&model, Format { precision, kv: None }));
-    let mut decoders = SideBySide::plan(formats, &device, WINDOW)?.load(&device)?;
+    let mut decoders =
+        SideBySide::plan(formats, &device, &StepShape::window(WINDOW))?.load(&device)?;
     let text = ScoredText::encode(&tokenizer, EVAL_TEXT, Some(SCORED_TOKENS))?;
     let convention = Convention::new(WINDOW, None, text.bos)?;
     let scores = scoring::score(&mut decoders, Baseline::First, &text.ids, &convention)?;

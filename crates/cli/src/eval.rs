@@ -1,51 +1,45 @@
-//! `bantam eval`: what a text says about models, and how far they are from another.
+//! `bantam eval`: what models can do, and how far they are from another.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+mod answers;
+mod perplexity;
+mod questions;
+mod report;
+mod task;
 
-use anyhow::bail;
-use bantam_checkpoint::printable;
-use bantam_eval::{Align, Baseline, Convention, DEFAULT_WINDOW, EVAL_TEXT, Score, Table};
-use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use std::path::PathBuf;
 
-use crate::architecture::number as short_number;
-use crate::device::Device;
+use bantam_eval::choice::{Form, MAX_SHOTS};
+use clap::Args;
+
 use crate::format::Format;
-use crate::input;
-use crate::model_arg::{DeviceArgs, ModelArg, OpenModel};
-use crate::output::{self, mebibytes, significant};
-use crate::scoring::{self, ScoredText, SideBySide};
+use crate::model_arg::{DeviceArgs, ModelArg};
+use task::Task;
 
-/// Measure perplexity, and the distance to another model or format
+/// Measure perplexity or answers to questions, and the distance to another model or format
 ///
 /// Models may be given as MODEL@FORMAT to compare number formats of one model. With --against, all
-/// models are in memory together and see the text side by side.
+/// models are in memory together and see the text or the questions side by side.
+///
+/// Tasks:
+///   perplexity   exp of the mean negative log-likelihood per token of a text
+///   mmlu         57 subjects of knowledge; give the folder with --data
+///   everyday     24 easy questions that come with bantam: a smoke test and not a benchmark
+///   FILE.jsonl   your own questions, a line each, such as
+///                {"question": "...", "choices": ["...", "..."], "answer": 0} or
+///                {"context": "...", "choices": ["...", "..."], "answer": "B"}, with an optional
+///                "subject"
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(verbatim_doc_comment, after_help = AFTER_HELP)]
 pub(crate) struct EvalArgs {
     /// Aliases, folders, .gguf files or hub names, each with an optional @FORMAT
     #[arg(required = true, value_name = "MODEL[@FORMAT]")]
     models: Vec<ModelArg>,
 
-    /// What to measure
-    #[arg(long, value_enum, default_value_t = Task::Perplexity)]
+    /// What to measure: perplexity, mmlu, everyday, or a file of questions with choices
+    #[arg(long, value_name = "TASK", default_value = "perplexity")]
     task: Task,
 
-    /// UTF-8 text to score [default: a text of some 5,000 words that comes with bantam]
-    #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
-
-    /// Tokens that a model sees at once [default: 2048, or the context if that is shorter]
-    #[arg(long, value_name = "N")]
-    window: Option<usize>,
-
-    /// Tokens from one window to the next; less than the window scores every token with more
-    /// context [default: the window]
-    #[arg(long, value_name = "N")]
-    stride: Option<usize>,
-
-    /// Also measure KL divergence, top-1 agreement and max |Δlogit| from this model
+    /// Also measure KL divergence and what else changed from this model
     #[arg(long, value_name = "MODEL[@FORMAT]")]
     against: Option<ModelArg>,
 
@@ -58,9 +52,21 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     against_dtype: Format,
 
-    /// Use only the first N tokens of the text
+    /// Use only the first N tokens of the text, or N of the questions, drawn at random but always
+    /// the same (a larger N adds to them)
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+
+    /// Tokens that a model sees at once [default: for a text 2048, or the context if that is
+    /// shorter; for questions the context]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    #[command(flatten)]
+    questions: QuestionArgs,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -70,227 +76,79 @@ pub(crate) struct EvalArgs {
     json: bool,
 }
 
+/// For perplexity.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of perplexity")]
+struct TextArgs {
+    /// UTF-8 text to score [default: a text of some 5,000 words that comes with bantam]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+
+    /// Tokens from one window to the next; less than the window scores every token with more
+    /// context [default: the window]
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+}
+
+/// For questions.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of questions")]
+struct QuestionArgs {
+    /// Folder with MMLU: test/SUBJECT_test.csv and dev/SUBJECT_dev.csv as in the original release,
+    /// or test.jsonl and dev.jsonl with a field "subject"
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Examples with answers before each question, 0 to 5 [default: 5 for mmlu, else 0]
+    #[arg(long, value_name = "N", value_parser = parse_shots)]
+    shots: Option<usize>,
+
+    /// File of questions that the examples are taken from, the first of the same subject; mmlu
+    /// brings its own
+    #[arg(long, value_name = "FILE")]
+    examples: Option<PathBuf>,
+
+    /// How to ask, and what counts as the answer: letters (log-likelihood of A, B, … after the list
+    /// of choices; lm-eval's MMLU), texts (log-likelihood of each choice's text, also divided by its
+    /// length; lm-eval's ARC and HellaSwag) or greedy (the letter that the model writes; NVIDIA's
+    /// MMLU) [default: letters for mmlu, else texts]
+    #[arg(long, value_name = "FORM")]
+    form: Option<Form>,
+
+    /// Folder to keep every answer in, a file for each model; the same command again goes on where
+    /// it stopped
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+
+    /// Print a table of accuracy by subject too
+    #[arg(long)]
+    by_subject: bool,
+}
+
 const AFTER_HELP: &str = "\
 Examples:
   bantam eval smollm2                                  perplexity on the text that comes with bantam
   bantam eval smollm2@int8 smollm2@int4 --against smollm2
   bantam eval ./original ./quantized --text wiki.txt --window 1024 --stride 512
-  bantam eval smollm2@int4 --against smollm2 --limit 512 --json";
+  bantam eval smollm2@int4 --against smollm2 --limit 512 --json
+  bantam eval smollm2 --task everyday                  a first try at questions
+  bantam eval ./quantized --against ./original --task mmlu --data ./mmlu --results ./results
+  bantam eval smollm2 --task mmlu --data ./mmlu --form greedy --limit 500 --by-subject
+  bantam eval smollm2 --task arc_easy.jsonl --examples arc_train.jsonl --shots 2
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Task {
-    /// exp of the mean negative log-likelihood per token
-    Perplexity,
-}
+For questions, ± is the standard error of the accuracy. With --against, 'loss' is what is lost of
+that model's accuracy in percent of it; 'lost' and 'gained' count answers that were right and are
+wrong, and the reverse; p is the chance of so uneven a split between equally good models (McNemar).";
 
-/// A model that was asked for, opened, and the text in its tokens.
-struct Candidate {
-    model: OpenModel,
-    format: Format,
-    text: ScoredText,
-}
-
-/// A line of the result.
-struct Measured {
-    name: String,
-    format: Format,
-    weight_bytes: u64,
-    score: Score,
-    /// The text's tokens, and how they were cut.
-    num_tokens: usize,
-    convention: Convention,
+fn parse_shots(text: &str) -> Result<usize, String> {
+    let shots = text.parse().ok().filter(|&shots| shots <= MAX_SHOTS);
+    shots.ok_or_else(|| format!("expected 0 to {MAX_SHOTS}"))
 }
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    let Task::Perplexity = args.task;
-    if let Some(limit) = args.limit.filter(|&limit| limit < 2) {
-        bail!("--limit is {limit}, but at least 2 tokens are needed to score one");
+    args.refuse_options_of_others()?;
+    match args.task {
+        Task::Perplexity => perplexity::run(args),
+        Task::Mmlu | Task::Everyday | Task::File(_) => questions::run(args),
     }
-    let text = match &args.text {
-        Some(path) => read_text(path)?,
-        None => EVAL_TEXT.to_owned(),
-    };
-    let open = |arg: &ModelArg, default| Candidate::open(arg, default, &text, args.limit);
-    // Everything that can be refused is refused before the first weight is read.
-    let baseline = args.against.as_ref().map(|arg| open(arg, args.against_dtype)).transpose()?;
-    let models =
-        args.models.iter().map(|arg| open(arg, args.dtype)).collect::<Result<Vec<_>, _>>()?;
-    let all: Vec<Candidate> = baseline.into_iter().chain(models).collect();
-    let convention = args.convention(&all)?;
-
-    let device = args.device.open()?;
-    // Models that are not compared are in memory one after the other.
-    let groups: Vec<&[Candidate]> =
-        if args.against.is_some() { vec![&all] } else { all.chunks(1).collect() };
-    let plans = groups
-        .iter()
-        .map(|group| plan(group, &device, &convention))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut measured = Vec::new();
-    for (group, plan) in groups.iter().zip(&plans) {
-        measured.extend(compare(group, plan, &device, &convention)?);
-    }
-    let text_name =
-        args.text.as_ref().map_or("bantam-eval".to_owned(), |p| p.display().to_string());
-    if args.json {
-        output::print_json(&as_json(args, &measured, &text_name))
-    } else {
-        let conventions = conventions(&measured);
-        let (table, text_name) = (as_table(args, &measured), printable(&text_name));
-        output::print(&format!("{table}Text {text_name}: {conventions}\n"))?;
-        Ok(())
-    }
-}
-
-/// What was scored and how: once if it is the same for all models, which differ in tokenizers only.
-fn conventions(measured: &[Measured]) -> String {
-    let describe = |m: &Measured| format!("{} tokens, {}", m.num_tokens, m.convention);
-    let first = describe(&measured[0]);
-    if measured.iter().all(|m| describe(m) == first) {
-        return first;
-    }
-    let lines = measured.iter().map(|m| format!("\n  {}: {}", printable(&m.name), describe(m)));
-    lines.collect()
-}
-
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    let what = format!("--text {}", path.display());
-    match File::open(path) {
-        Ok(file) => input::read_text(file, &what),
-        Err(error) => bail!("{what}: {error}"),
-    }
-}
-
-impl Candidate {
-    fn open(
-        arg: &ModelArg,
-        default: Format,
-        text: &str,
-        limit: Option<usize>,
-    ) -> anyhow::Result<Self> {
-        let model = OpenModel::open(&arg.name)?;
-        let text = ScoredText::encode(&model.tokenizer()?, text, limit)?;
-        Ok(Self { model, format: arg.format_or(default), text })
-    }
-}
-
-impl EvalArgs {
-    /// One window for all models, whose contexts may differ.
-    fn convention(&self, models: &[Candidate]) -> anyhow::Result<Convention> {
-        let context = models.iter().map(|c| c.model.arch.sizes.max_positions).min().unwrap_or(0);
-        let window = self.window.unwrap_or(DEFAULT_WINDOW.min(context));
-        if window > context {
-            bail!(
-                "--window is {window}, but the context holds {context} tokens; use --window {context}"
-            );
-        }
-        if self.against.is_some() && models.iter().any(|other| other.text.ids != models[0].text.ids)
-        {
-            bail!(
-                "--against needs models with one tokenizer, but {} and another split the text into \
-                 different tokens; evaluate them without --against",
-                models[0].model.name
-            );
-        }
-        Ok(Convention::new(window, self.stride, models[0].text.bos)?)
-    }
-}
-
-/// Plans models that are in memory together, each to hold one window.
-fn plan<'a>(
-    group: &'a [Candidate],
-    device: &Device,
-    convention: &Convention,
-) -> anyhow::Result<SideBySide<'a>> {
-    let longest = group.iter().map(|candidate| candidate.text.ids.len()).max().unwrap_or(1);
-    let models = group.iter().map(|candidate| (&candidate.model, candidate.format));
-    SideBySide::plan(models, device, convention.window.min(longest))
-}
-
-/// Scores models side by side; the first is the baseline if there are several.
-fn compare(
-    group: &[Candidate],
-    plan: &SideBySide<'_>,
-    device: &Device,
-    convention: &Convention,
-) -> anyhow::Result<Vec<Measured>> {
-    let mut decoders = plan.load(device)?;
-    let baseline = if group.len() > 1 { Baseline::First } else { Baseline::None };
-    let scores = scoring::score(&mut decoders, baseline, &group[0].text.ids, convention)?;
-    let measured =
-        group.iter().zip(&decoders).zip(scores).map(|((candidate, decoder), score)| Measured {
-            name: candidate.model.name.clone(),
-            format: candidate.format,
-            weight_bytes: decoder.weight_bytes(),
-            score,
-            num_tokens: candidate.text.ids.len(),
-            convention: Convention { bos: candidate.text.bos, ..*convention },
-        });
-    Ok(measured.collect())
-}
-
-fn as_table(args: &EvalArgs, measured: &[Measured]) -> Table {
-    use Align::{Left, Right};
-    let mut columns = vec![
-        ("model", Left),
-        ("format", Left),
-        ("weights (MiB)", Right),
-        ("perplexity", Right),
-        ("scored tokens", Right),
-    ];
-    if args.against.is_some() {
-        columns.extend([
-            ("KL (nats/token)", Right),
-            ("top-1 agreement (%)", Right),
-            ("max |Δlogit|", Right),
-        ]);
-    }
-    let mut table = Table::new(columns);
-    for Measured { name, format, weight_bytes, score, .. } in measured {
-        let mut row = vec![
-            printable(name).to_string(),
-            format.to_string(),
-            mebibytes(*weight_bytes),
-            format!("{:.4}", score.perplexity.value()),
-            score.perplexity.scored_tokens.to_string(),
-        ];
-        row.extend(score.divergence.iter().flat_map(|divergence| {
-            [
-                significant(divergence.kl_mean()),
-                format!("{:.2}", 100.0 * divergence.top1_agreement()),
-                significant(divergence.max_logit_delta.into()),
-            ]
-        }));
-        table.row(row);
-    }
-    table
-}
-
-fn as_json(args: &EvalArgs, measured: &[Measured], text: &str) -> Value {
-    let model =
-        |Measured { name, format, weight_bytes, score, num_tokens, convention }: &Measured| {
-            let mut value = json!({
-                "model": name,
-                "dtype": format.to_string(),
-                "weight_bytes": weight_bytes,
-                "perplexity": score.perplexity.value(),
-                "nll_mean": score.perplexity.mean_nll(),
-                "scored_tokens": score.perplexity.scored_tokens,
-                "text_tokens": num_tokens,
-                "convention": convention,
-            });
-            if let Some(divergence) = &score.divergence {
-                value["kl_mean"] = divergence.kl_mean().into();
-                value["top1_agreement"] = divergence.top1_agreement().into();
-                value["max_logit_delta"] = short_number(divergence.max_logit_delta);
-            }
-            value
-        };
-    let (baseline, models) = measured.split_at(usize::from(args.against.is_some()));
-    json!({
-        "task": "perplexity",
-        "text": text,
-        "against": baseline.first().map(model),
-        "models": models.iter().map(model).collect::<Vec<_>>(),
-    })
 }

@@ -14,6 +14,13 @@ use crate::output;
 /// Tokens of a step. Their logits are in memory at once, for two models.
 const ROWS_AT_ONCE: usize = 256;
 
+/// Tokens of a step of questions; few of them have logits.
+const STEP_TOKENS: usize = 512;
+/// Tokens that the cache holds for questions, as far as their number side by side allows.
+const CACHED_TOKENS: usize = 16 << 10;
+const MIN_SEQUENCES: usize = 4;
+const MAX_SEQUENCES: usize = 64;
+
 /// A text in a model's tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ScoredText {
@@ -44,29 +51,51 @@ impl ScoredText {
     }
 }
 
+/// What one step and the cache must hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepShape {
+    /// Tokens of a sequence.
+    context: usize,
+    /// Sequences side by side.
+    sequences: usize,
+    /// Tokens of a step.
+    tokens: usize,
+}
+
+impl StepShape {
+    /// One window of a text.
+    pub(crate) fn window(context: usize) -> Self {
+        Self { context, sequences: 1, tokens: ROWS_AT_ONCE.min(context) }
+    }
+
+    /// Many short sequences, of which the longest has so many tokens.
+    pub(crate) fn questions(longest: usize) -> Self {
+        let sequences = (CACHED_TOKENS / longest.max(1)).clamp(MIN_SEQUENCES, MAX_SEQUENCES);
+        Self { context: longest, sequences, tokens: STEP_TOKENS }
+    }
+}
+
 /// Models that are to be in memory together, each with its share.
 pub(crate) struct SideBySide<'a> {
     models: Vec<(&'a OpenModel, LoadOptions)>,
 }
 
 impl<'a> SideBySide<'a> {
-    /// Refuses what loading would refuse, before anything is loaded. The cache holds one window of
-    /// `context` tokens, and steps give the logits of every token.
+    /// Refuses what loading would refuse, before anything is loaded.
     pub(crate) fn plan(
         models: impl IntoIterator<Item = (&'a OpenModel, Format)>,
         device: &Device,
-        context: usize,
+        shape: &StepShape,
     ) -> anyhow::Result<Self> {
         let mut left = memory::budget();
         let mut planned = Vec::new();
         for (model, format) in models {
-            let rows = ROWS_AT_ONCE.min(context);
             let options = LoadOptions {
-                max_batch_tokens: rows,
-                max_logit_rows: rows,
+                max_batch_tokens: shape.tokens,
+                max_logit_rows: ROWS_AT_ONCE.min(shape.tokens),
                 memory_budget: left,
                 names: OptionNames { context: "--window", ..OptionNames::CONTEXT },
-                ..format.load_options(Some(context), 1)
+                ..format.load_options(Some(shape.context), shape.sequences)
             };
             let plan = model.plan(device, &options)?;
             left = left.map(|left| left.saturating_sub(plan.total()));

@@ -76,7 +76,7 @@ fn what_cannot_be_scored_is_refused() {
     let latin = folder("latin").join("text.txt");
     std::fs::write(&latin, b"caf\xe9").unwrap();
     assert!(refusal(&["--text", latin.to_str().unwrap()]).contains("not UTF-8 at byte 3"));
-    assert_eq!(run(&["eval", "smollm2", "--task", "mmlu"]).code, Some(2));
+    assert_eq!(run(&["eval", "smollm2", "--task", "mmul"]).code, Some(2));
 }
 
 #[test]
@@ -143,4 +143,111 @@ fn help_teaches_with_examples() {
         assert!(finished.stdout.contains("Examples:"), "{}", finished.stdout);
     }
     assert_eq!(run(&["no-such-command"]).code, Some(2));
+}
+
+/// The everyday questions, `arguments` added, as JSON.
+fn everyday(arguments: &[&str]) -> serde_json::Value {
+    let first = ["eval", "--task", "everyday", "--json"];
+    let finished = run(&[&first[..], arguments].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    finished.json()
+}
+
+#[test]
+fn answers_are_compared_with_those_of_the_original() {
+    let report = everyday(&["smollm2@int8", "smollm2@int4", "--against", "smollm2"]);
+    assert_eq!((&report["questions"], &report["form"]), (&24.into(), &"texts".into()));
+    let accuracy = |model: &serde_json::Value| model["accuracy"].as_f64().unwrap();
+    let original = accuracy(&report["against"]);
+    assert!(original > 0.5, "everyday questions are easy: {original}");
+    for model in report["models"].as_array().unwrap() {
+        let count = |key: &str| model[key].as_u64().unwrap() as f64;
+        let difference = (count("gained") - count("lost")) / 24.0;
+        assert!((accuracy(model) - original - difference).abs() < 1e-9);
+        let loss = model["loss_percent"].as_f64().unwrap();
+        assert!((loss + 100.0 * difference / original).abs() < 1e-9);
+        assert!((0.0..=1.0).contains(&model["mcnemar_p"].as_f64().unwrap()));
+        assert_eq!(model["answered"], 24);
+    }
+    let kl = [0, 1].map(|i: usize| report["models"][i]["kl_mean"].as_f64().unwrap());
+    assert!(0.0 < kl[0] && kl[0] < kl[1], "{kl:?}");
+}
+
+#[test]
+fn a_run_goes_on_where_another_stopped() {
+    let results = folder("results");
+    let folder = results.to_str().unwrap();
+    let ask = |limit: &str| {
+        everyday(&["smollm2@int8", "--form", "greedy", "--results", folder, "--limit", limit])
+    };
+    let first = ask("6");
+    let file = results.join("everyday-greedy-0.smollm2@int8.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 1 + 6);
+    // A kill in the middle of a line loses that line only.
+    std::fs::write(&file, &text[..text.len() - 5]).unwrap();
+    assert_eq!(ask("6"), first);
+    assert_eq!(ask("10")["models"][0]["answered"], 10);
+    let grown = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(grown.lines().count(), 1 + 10);
+    assert!(grown.starts_with(&text[..text.len() - 5].rsplit_once('\n').unwrap().0));
+    assert_eq!(ask("6"), first, "a smaller limit leaves answers out of the table");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), grown, "nothing was left to ask");
+
+    let other = run(&[
+        "eval",
+        "smollm2@int8",
+        "--task",
+        "everyday",
+        "--form",
+        "greedy",
+        "--results",
+        folder,
+        "--window",
+        "64",
+    ]);
+    assert!(other.refusal().contains("its context is 8192, but this run's is 64"));
+}
+
+#[test]
+fn mmlu_is_read_from_the_files_of_the_release() {
+    let data = folder("mmlu");
+    for split in ["test", "dev"] {
+        std::fs::create_dir_all(data.join("data").join(split)).unwrap();
+        for subject in ["bird_watching", "cooking"] {
+            let rows = "\"What is it,\nthen?\",one,two,three,\"four, or\nso\",B\nAnd?,a,b,c,d,D\n";
+            let file = data.join("data").join(split).join(format!("{subject}_{split}.csv"));
+            std::fs::write(file, rows).unwrap();
+        }
+    }
+    let data = data.to_str().unwrap();
+    let mmlu = ["eval", "smollm2@int8", "--task", "mmlu", "--data", data];
+    let finished = run(&[&mmlu[..], &["--shots", "2", "--by-subject"]].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for part in ["bird_watching", "cooking", "mmlu: 4 questions, --form letters, --shots 2"] {
+        assert!(finished.stdout.contains(part), "no {part} in {}", finished.stdout);
+    }
+    let refusal = run(&mmlu).refusal().to_owned();
+    assert!(refusal.contains("use --shots 2"), "{refusal}");
+}
+
+#[test]
+fn questions_that_cannot_be_asked_are_refused() {
+    let refusal = |arguments: &[&str]| {
+        run(&[&["eval", "smollm2", "--task"], arguments].concat()).refusal().to_owned()
+    };
+    assert!(refusal(&["mmlu"]).contains("--data"));
+    assert!(refusal(&["mmlu", "--data", "cais/mmlu"]).contains("hf download"));
+    let empty = folder("no-mmlu");
+    assert!(refusal(&["mmlu", "--data", empty.to_str().unwrap()]).contains("is not MMLU"));
+    assert!(refusal(&["everyday", "--stride", "5"]).contains("--task perplexity"));
+    assert!(refusal(&["perplexity", "--shots", "1"]).contains("--task mmlu"));
+    assert!(refusal(&["everyday", "--shots", "1"]).contains("use --shots 0"));
+    assert!(refusal(&["everyday", "--limit", "0"]).contains("at least 1 question"));
+    assert!(refusal(&["everyday", "--window", "9000"]).contains("use --window 8192"));
+    let file = empty.join("bad.jsonl");
+    std::fs::write(&file, "{\"question\":\"?\",\"choices\":[\"a\"],\"answer\":0}\n").unwrap();
+    assert!(refusal(&[file.to_str().unwrap()]).contains("bad.jsonl:1: 1 choices"));
+    assert!(refusal(&["none.jsonl"]).contains("none.jsonl"));
+    assert_eq!(run(&["eval", "smollm2", "--task", "everyday", "--shots", "6"]).code, Some(2));
 }

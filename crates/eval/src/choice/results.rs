@@ -4,7 +4,7 @@
 //! is known. A line that an interrupted write left unfinished is cut off and its item asked again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,8 @@ impl ResultsFile {
             Ok(file) => Self { path: path.to_owned(), file },
             Err(error) => return Err(unwritable(path, &error)),
         };
-        if results.file.try_lock().is_err() {
+        // A file system that knows no locks has to do without.
+        if let Err(TryLockError::WouldBlock) = results.file.try_lock() {
             return Err(results.refuse("another run is writing it; wait for its end".to_owned()));
         }
         let mut text = String::new();
