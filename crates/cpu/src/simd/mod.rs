@@ -16,7 +16,7 @@ use std::str::FromStr;
 /// Lanes of [`Simd::F`], and columns of a weight panel.
 pub(crate) const LANES: usize = 16;
 
-/// Sixteen f32 lanes, and bf16 pairs to feed them.
+/// Sixteen f32 lanes, bf16 pairs to feed them, and sixteen i32 lanes with quads of bytes for theirs.
 ///
 /// # Safety
 /// Methods may use instructions of the set: call them only below [`Isa::run`]. Pointers must be
@@ -28,6 +28,12 @@ pub(crate) trait Simd: Copy + 'static {
     type Pairs: Copy;
     /// One pair of bf16, the same in all lanes.
     type Pair: Copy;
+    /// 16 × i32.
+    type I: Copy;
+    /// 16 quads of unsigned bytes: four consecutive k for each of 16 columns.
+    type Quads: Copy;
+    /// One quad of signed bytes, the same in all lanes.
+    type Quad: Copy;
     /// Whether registers suffice for the large tiles.
     const WIDE: bool;
 
@@ -56,6 +62,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_f16(from: *const u16) -> Self::F;
     /// Rounds to nearest even bf16.
     unsafe fn store_bf16(to: *mut u16, value: Self::F);
+    /// Rounds to the nearest integer, ties to even. Lanes lie in −128..=127.
+    unsafe fn store_i8(to: *mut i8, value: Self::F);
+    /// The largest power of two not above |a|, by its bits: zero for subnormal numbers.
+    unsafe fn power_below(a: Self::F) -> Self::F;
 
     /// 32 × bf16.
     unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs;
@@ -71,6 +81,21 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn splat_pair(from: *const u16) -> Self::Pair;
     /// `acc + w₀·x₀ + w₁·x₁` in each lane, f32 accumulation.
     unsafe fn dot(acc: Self::F, w: Self::Pairs, x: Self::Pair) -> Self::F;
+
+    /// The same integer in all lanes.
+    unsafe fn splat_i32(value: i32) -> Self::I;
+    /// To the nearest f32.
+    unsafe fn to_f32(a: Self::I) -> Self::F;
+    /// 64 × u8.
+    unsafe fn quads_u8(from: *const u8) -> Self::Quads;
+    /// 32 bytes of nibbles: byte 2c + j holds k = 2j of column c in its low half, 2j + 1 in its high.
+    unsafe fn quads_u4(from: *const u8) -> Self::Quads;
+    /// Writes 64 × u8.
+    unsafe fn store_quads(to: *mut u8, quads: Self::Quads);
+    /// Four i8 for every lane.
+    unsafe fn splat_quad(from: *const i8) -> Self::Quad;
+    /// `acc + w₀·x₀ + w₁·x₁ + w₂·x₂ + w₃·x₃` in each lane: exact, but for wrapping at 2³².
+    unsafe fn dot_i8(acc: Self::I, w: Self::Quads, x: Self::Quad) -> Self::I;
 
     /// eˣ within 2 units in the last place; zero below −87.3.
     #[inline(always)]
@@ -143,7 +168,8 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, VL and BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later).
+    /// AVX-512 F, BW, VL, BF16 and VNNI (Zen 4, Cooper Lake, Sapphire Rapids and later). Every
+    /// processor that has BF16 has VNNI; where a virtual machine hides either, AVX2 serves.
     Avx512,
 }
 
@@ -175,6 +201,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vnni")
             }
         }
     }
