@@ -174,6 +174,7 @@ impl Backend for Cpu {
             }
             self.run(Gemm {
                 x,
+                scales_per_row: x.scales_per_row(),
                 weight,
                 panels: task * per_task..panels.min((task + 1) * per_task),
                 group_sums: &sums,

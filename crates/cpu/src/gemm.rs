@@ -33,6 +33,8 @@ pub(crate) struct Output {
 /// One task of a linear layer: all rows against a range of panels.
 pub(crate) struct Gemm<'a> {
     pub(crate) x: &'a CpuOperand,
+    /// Scales of a row of x.
+    pub(crate) scales_per_row: usize,
     pub(crate) weight: &'a CpuWeight,
     pub(crate) panels: Range<usize>,
     /// Σx of each group, `[rows, groups]`; needed where [`CpuWeight::needs_sums`] says so.
@@ -253,9 +255,9 @@ impl Gemm<'_> {
     /// The scale of a row's block of channels, where a row has several.
     #[inline(always)]
     fn block_scale(&self, row: usize, quad: usize) -> Option<f32> {
-        let per_row = self.x.scales_per_row();
         let block = quad * QUAD / ActivationFormat::SCALE_BLOCK;
-        (per_row > 1).then(|| self.x.scales()[row * per_row + block])
+        let several = self.scales_per_row > 1;
+        several.then(|| self.x.scales()[row * self.scales_per_row + block])
     }
 
     /// Scales a sum, adds the bias and stores up to 16 columns of a row.
@@ -267,7 +269,7 @@ impl Gemm<'_> {
             if let Some(factors) = &self.weight.factors {
                 sum = S::mul(sum, S::load(factors.as_ptr().add(column)));
             }
-            if self.x.scales_per_row() == 1 {
+            if self.scales_per_row == 1 {
                 sum = S::mul(sum, S::splat(self.x.scales()[row]));
             }
             if let Some(bias) = self.bias {

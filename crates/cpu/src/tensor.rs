@@ -89,9 +89,9 @@ impl CpuOperand {
         self.format.scales(self.columns)
     }
 
-    /// The scales of all rows.
+    /// The scales of all rows, and room for more.
     pub(crate) fn scales(&self) -> &[f32] {
-        &self.scales[..self.rows * self.scales_per_row()]
+        &self.scales
     }
 
     /// All rows, `[rows, stride]`, if they are of this type.

@@ -25,6 +25,18 @@ const LEVELS: [u16; 32] = {
     codes
 };
 
+/// bf16 codes of the subnormal E4M3 magnitudes 0..8, steps of 2⁻⁹; a lookup reads five bits of its
+/// index.
+const SUBNORMALS: [u16; 32] = {
+    let mut codes = [0; 32];
+    let mut i = 0;
+    while i < 8 {
+        codes[i] = (i as f32 / 512.0).to_bits().wrapping_shr(16) as u16;
+        i += 1;
+    }
+    codes
+};
+
 // SAFETY of every block below: the trait's contract gives pointers to as many elements as are read,
 // and calls happen only below `run`.
 impl Simd for Avx512 {
@@ -138,16 +150,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn pairs_e4m3(from: *const u8) -> __m512i {
         unsafe {
-            // Exponent and mantissa moved into place stand for the value times 2^-120.
-            let rescale = _mm512_set1_ps(f32::from_bits(247 << 23));
-            let widen = |at: usize| {
-                let codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.add(at).cast()));
-                let sign = _mm512_and_si512(codes, _mm512_set1_epi32(i32::MIN));
-                let magnitude = _mm512_and_si512(codes, _mm512_set1_epi32(0x7f));
-                let bits = _mm512_or_si512(sign, _mm512_slli_epi32::<20>(magnitude));
-                _mm512_mul_ps(_mm512_castsi512_ps(bits), rescale)
-            };
-            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(widen(16), widen(0)))
+            let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+            // Exponent and mantissa move into place, and the bias becomes that of bf16.
+            let magnitude =
+                _mm512_and_si512(_mm512_slli_epi16::<4>(codes), _mm512_set1_epi16(0x7f0));
+            let normal = _mm512_add_epi16(magnitude, _mm512_set1_epi16(120 << 7));
+            // The eight smallest have no exponent to move: they are looked up.
+            let small = _mm512_testn_epi16_mask(codes, _mm512_set1_epi16(0x78));
+            let table = _mm512_loadu_si512(SUBNORMALS.as_ptr().cast());
+            let magnitude = _mm512_mask_permutexvar_epi16(normal, small, codes, table);
+            let sign = _mm512_and_si512(_mm512_slli_epi16::<8>(codes), _mm512_set1_epi16(i16::MIN));
+            _mm512_or_si512(magnitude, sign)
         }
     }
     #[inline(always)]
