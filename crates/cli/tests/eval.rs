@@ -190,7 +190,7 @@ fn a_run_goes_on_where_another_stopped() {
     assert_eq!(ask("10")["models"][0]["answered"], 10);
     let grown = std::fs::read_to_string(&file).unwrap();
     assert_eq!(grown.lines().count(), 1 + 10);
-    assert!(grown.starts_with(&text[..text.len() - 5].rsplit_once('\n').unwrap().0));
+    assert!(grown.starts_with(text[..text.len() - 5].rsplit_once('\n').unwrap().0));
     assert_eq!(ask("6"), first, "a smaller limit leaves answers out of the table");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), grown, "nothing was left to ask");
 
