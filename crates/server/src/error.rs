@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bantam_checkpoint::printable;
 use bantam_engine::{EngineError, RequestFailure, SamplingError, SubmitError};
 use bantam_text::TextError;
 use serde_json::{Value, json};
@@ -76,6 +77,8 @@ impl ErrorKind {
 /// let error = ApiError::bad_request("n is 0, expected 1 or more").param("n");
 /// assert_eq!(error.openai()["error"]["param"], "n");
 /// assert_eq!(error.kserve()["error"], "n is 0, expected 1 or more");
+/// let quoting = ApiError::bad_request("unknown field a\nb");
+/// assert_eq!(quoting.to_string(), r"unknown field a\nb");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -93,10 +96,12 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error that says only what it is.
+    /// An error that says only what it is, in one line: a message may quote what came from outside,
+    /// so control characters are escaped.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, code: None, retry_after: None }
+        let message = printable(message.into()).to_string();
+        Self { kind, message, param: None, code: None, retry_after: None }
     }
 
     /// The request cannot be honoured as it is.
