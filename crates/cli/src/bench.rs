@@ -1,4 +1,5 @@
-//! `bantam bench`: what the machine can do, how close a model comes, and a server under load.
+//! `bantam bench`: what the machine can do, how close a model comes, and a server under load
+//! or under clients that misbehave.
 
 use anyhow::bail;
 use bantam_backend::Backend;
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::bench_serve::{self, ServeArgs};
+use crate::bench_soak::{self, SoakArgs};
 use crate::device::Device;
 use crate::format::Format;
 use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, positive};
@@ -28,6 +30,7 @@ enum What {
     Machine(MachineArgs),
     Model(ModelArgs),
     Serve(ServeArgs),
+    Soak(SoakArgs),
 }
 
 /// Measure the ceilings of this machine: memory bandwidth and arithmetic
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         What::Machine(args) => machine(args),
         What::Model(args) => model(args),
         What::Serve(args) => bench_serve::run(args),
+        What::Soak(args) => bench_soak::run(args),
     }
 }
 

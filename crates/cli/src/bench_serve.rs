@@ -168,7 +168,7 @@ impl FromStr for OutputTokens {
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..=1e6).contains(&seconds) => Ok(seconds),
         _ => Err("expected seconds, 0.001 to 1000000".to_owned()),
@@ -217,7 +217,7 @@ async fn measure(
     args: &ServeArgs,
     mut requests: Vec<LoadRequest>,
 ) -> anyhow::Result<(Arc<Target>, Vec<Vec<Run>>)> {
-    let client = args.client()?;
+    let client = connect(&args.url, args.api_key.as_deref())?;
     let target =
         Target::find(client, args.endpoint.into(), args.model.as_deref(), args.temperature).await?;
     target.check(&requests)?;
@@ -284,16 +284,17 @@ impl Tags {
     }
 }
 
-impl ServeArgs {
-    fn client(&self) -> anyhow::Result<Client> {
-        let client = Client::new(&self.url)?;
-        let environment = || std::env::var("BANTAM_API_KEY").ok();
-        match self.api_key.clone().or_else(environment).filter(|key| !key.is_empty()) {
-            Some(key) => Ok(client.with_key(&key)?),
-            None => Ok(client),
-        }
+/// A client of the server at `url`, with the key given or that of the environment.
+pub(crate) fn connect(url: &str, api_key: Option<&str>) -> anyhow::Result<Client> {
+    let client = Client::new(url)?;
+    let environment = || std::env::var("BANTAM_API_KEY").ok();
+    match api_key.map(str::to_owned).or_else(environment).filter(|key| !key.is_empty()) {
+        Some(key) => Ok(client.with_key(&key)?),
+        None => Ok(client),
     }
+}
 
+impl ServeArgs {
     /// What is asked, before lengths are taken from references.
     fn requests(&self) -> anyhow::Result<Vec<LoadRequest>> {
         let Some(path) = &self.requests else {
@@ -398,7 +399,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The machine that measures, which often is the one that serves as well.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let plural = if cores == 1 { "" } else { "s" };
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

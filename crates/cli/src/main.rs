@@ -6,6 +6,7 @@
 mod architecture;
 mod bench;
 mod bench_serve;
+mod bench_soak;
 mod chat;
 mod demo;
 mod device;

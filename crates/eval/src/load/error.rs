@@ -128,6 +128,24 @@ pub enum LoadError {
         /// How.
         failure: Failure,
     },
+    /// A server that does not say what it counts.
+    #[error(
+        "the server's /metrics cannot be used: {failure}; a soak compares them with what clients see, \
+         so it needs a `bantam serve` of this version"
+    )]
+    Metrics {
+        /// How.
+        failure: Failure,
+    },
+    /// A server with other clients.
+    #[error(
+        "the server has {under_way} requests under way; a soak needs it to itself, for its counts are \
+         compared with what clients see"
+    )]
+    Busy {
+        /// Requests under way.
+        under_way: u64,
+    },
     /// A line of a request file that is not a request.
     #[error("{file}, line {line}: {problem}")]
     RequestFile {
@@ -169,4 +187,11 @@ pub enum LoadError {
         /// The request, counted from 1.
         number: usize,
     },
+}
+
+impl LoadError {
+    /// Why the server's counters cannot be read.
+    pub(super) fn metrics(failure: Failure) -> Self {
+        Self::Metrics { failure }
+    }
 }

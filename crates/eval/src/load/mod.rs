@@ -3,7 +3,8 @@
 //! [`run()`] sends requests to a [`Target`], a model of any OpenAI-compatible server, as
 //! [`Arrivals`] says: with fixed concurrency, in static batches or at a rate. [`Point`] sums its
 //! [`Record`]s up, [`Comparison`] sets in-flight against static batching, and [`Report`] writes
-//! tables and plots.
+//! tables and plots. [`soak()`] does not measure but proves: what must hold under clients of every
+//! kind, well-behaved or not.
 //!
 //! What is measured, and how:
 //!
@@ -27,6 +28,7 @@ mod record;
 mod report;
 mod requests;
 mod run;
+mod soak;
 mod sse;
 mod summary;
 mod target;
@@ -41,5 +43,6 @@ pub use requests::{
     AnswerLength, LoadRequest, Message, Prompt, first_requests, parse_requests, synthetic_requests,
 };
 pub use run::{Run, RunOptions, run, warm_up};
+pub use soak::{Check, MemoryUse, SoakOptions, SoakProgress, SoakReport, Verdict, soak};
 pub use summary::{Comparison, Distribution, Latencies, Point, tokens_per_second_and_slot};
 pub use target::{Endpoint, Target};

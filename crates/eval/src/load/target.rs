@@ -55,6 +55,12 @@ impl Target {
         Ok(Self { client, endpoint, model, temperature })
     }
 
+    /// The client of its server.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The model's name on the server.
     #[must_use]
     pub fn model(&self) -> &str {
