@@ -22,8 +22,10 @@ pub(super) struct Heard {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) text: String,
-    /// Tokens listed one by one, the one that ended the answer left out.
+    /// Tokens listed one by one.
     tokens: usize,
+    /// Bytes of the last of them.
+    last: usize,
     /// The bytes of the listed tokens, unless some are no text.
     bytes: Option<Vec<u8>>,
     pub(super) finish: Option<String>,
@@ -161,7 +163,7 @@ impl Heard {
         }
         let mut counted = 0;
         for (index, said) in self.choices.iter().enumerate() {
-            // The token that ends an answer is counted, and not listed.
+            // The token that ends an answer is counted; only completions list it.
             let ended = match said.finish.as_deref() {
                 Some("stop") => 1,
                 Some("length") => 0,
@@ -175,10 +177,11 @@ impl Heard {
                     let (have, want) = (said.tokens, work.max_tokens);
                     return Some(format!("choice {index} has {have} tokens, expected {want}"));
                 }
-                if let Some(problem) = said.spelling_problem() {
+                let lists_end = work.endpoint == Endpoint::Completions && ended == 1;
+                if let Some(problem) = said.spelling_problem(lists_end) {
                     return Some(format!("choice {index}: {problem}"));
                 }
-                counted += said.tokens + ended;
+                counted += said.tokens + if lists_end { 0 } else { ended };
             } else if ended == 0 {
                 counted += work.max_tokens;
             } else {
@@ -202,12 +205,17 @@ impl Said {
             listed.content.iter().for_each(|token| bytes.extend(&token.bytes));
             listed.tokens.iter().for_each(|token| bytes.extend(token.as_bytes()));
         }
+        let last_of_chat = listed.content.last().map(|token| token.bytes.len());
+        let last = listed.tokens.last().map(String::len).or(last_of_chat);
+        self.last = last.unwrap_or(self.last);
     }
 
     /// Whether the text is not what the listed tokens spell; bytes that are no characters, which the
-    /// text cannot show, say nothing.
-    fn spelling_problem(&self) -> Option<String> {
-        let spelt = std::str::from_utf8(self.bytes.as_deref()?).ok()?;
+    /// text cannot show, say nothing. No text shows the token that ended the answer, if it is listed.
+    fn spelling_problem(&self, lists_end: bool) -> Option<String> {
+        let bytes = self.bytes.as_deref()?;
+        let shown = if lists_end { bytes.len().saturating_sub(self.last) } else { bytes.len() };
+        let spelt = std::str::from_utf8(&bytes[..shown]).ok()?;
         // Some tokenizers put a space before the first word, which no text shows.
         let same = self.text == spelt || self.text.trim_start() == spelt.trim_start();
         (!same).then(|| format!("the text is {:?}, its tokens spell {spelt:?}", self.text))
@@ -239,7 +247,7 @@ mod tests {
     fn work(max_tokens: usize, listed: bool) -> Work {
         let sizes = Sizes { prompt_words: 4, answer_tokens: 4 };
         let random = Work::random(&mut Dice::new(0, 0), sizes);
-        Work { max_tokens, listed, n: 1, temperature: 0.0, ..random }
+        Work { endpoint: Endpoint::Chat, max_tokens, listed, n: 1, temperature: 0.0, ..random }
     }
 
     fn heard(chunks: &[&str]) -> Result<Heard, Failure> {
@@ -269,6 +277,14 @@ mod tests {
         assert_eq!(length.token_problem(&work(2, false)), None);
         let stop = heard(&[A, B, STOP, &usage(3)]).unwrap();
         assert_eq!(stop.token_problem(&work(9, true)), None);
+        // A completion lists the token that ends it as well.
+        let end = r#"{"choices": [{"index": 0, "text": "", "logprobs": {"tokens": ["<end>"]},
+            "finish_reason": "stop"}]}"#;
+        let completion = Work { endpoint: Endpoint::Completions, ..work(9, true) };
+        let stop = heard(&[A, B, end, &usage(3)]).unwrap();
+        assert_eq!(stop.token_problem(&completion), None);
+        let lost = heard(&[A, end, &usage(3)]).unwrap();
+        assert!(lost.token_problem(&completion).unwrap().contains("2 tokens came"));
     }
 
     #[test]
