@@ -18,7 +18,6 @@ mod cpu;
 mod element;
 mod gemm;
 mod layout;
-mod leave;
 mod panels;
 mod pool;
 mod rowwise;
