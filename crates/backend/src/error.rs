@@ -1,5 +1,7 @@
 //! What can go wrong at the seam.
 
+use bantam_numerics::{ActivationFormat, QuantScheme};
+
 /// Why a back end refused an operation.
 ///
 /// These are faults of the caller's shapes or of the device, never of a user's prompt: requests are
@@ -70,5 +72,67 @@ impl BackendError {
     /// [`BackendError::Capacity`] if they do not.
     pub fn check_capacity(op: &'static str, got: usize, capacity: usize) -> Result<(), Self> {
         if got <= capacity { Ok(()) } else { Err(Self::Capacity { op, got, capacity }) }
+    }
+
+    /// Checks that a weight's format and its activations can meet.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] with the activations that can.
+    pub fn check_scheme(scheme: QuantScheme, backend: &str) -> Result<(), Self> {
+        let fitting = scheme.weight.activations();
+        if fitting.contains(&scheme.activation) {
+            return Ok(());
+        }
+        let fitting: Vec<String> = fitting.iter().map(ToString::to_string).collect();
+        Err(Self::Unsupported {
+            op: "weight",
+            what: format!("a {} weight with {} activations", scheme.weight, scheme.activation),
+            backend: backend.to_owned(),
+            way_out: format!("use {} activations", fitting.join(" or ")),
+        })
+    }
+
+    /// Checks that an operand holds what a weight was packed for.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] if not.
+    pub fn check_operand(
+        format: ActivationFormat,
+        scheme: QuantScheme,
+        backend: &str,
+    ) -> Result<(), Self> {
+        if format == scheme.activation {
+            return Ok(());
+        }
+        Err(Self::Unsupported {
+            op: "linear",
+            what: format!(
+                "a {format} operand for a {} weight with {} activations",
+                scheme.weight, scheme.activation
+            ),
+            backend: backend.to_owned(),
+            way_out: format!("make the operand as {}", scheme.activation),
+        })
+    }
+
+    /// Checks that rows of a format fit into an operand that was made for rows of another.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] if they take more bytes.
+    pub fn check_room(
+        op: &'static str,
+        format: ActivationFormat,
+        made_for: ActivationFormat,
+        backend: &str,
+    ) -> Result<(), Self> {
+        if format.element_bytes() <= made_for.element_bytes() {
+            return Ok(());
+        }
+        Err(Self::Unsupported {
+            op,
+            what: format!("{format} rows in an operand that was made for {made_for}"),
+            backend: backend.to_owned(),
+            way_out: format!("make the operand for {format}"),
+        })
     }
 }

@@ -9,12 +9,14 @@ mod batch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod input;
 mod ops;
 pub mod reference;
 
 pub use bantam_numerics::{KvFormat, KvRanges};
 pub use batch::{Batch, BatchError, Span};
 pub use error::BackendError;
+pub use input::LinearInput;
 pub use ops::{
     AttentionShape, Backend, FeedForward, HeadNorm, KvLayout, Norm, NormKind, Rope, Store,
 };

@@ -1,6 +1,6 @@
 //! The operations of a back end, and the contracts they keep.
 
-use crate::{BackendError, Batch};
+use crate::{BackendError, Batch, LinearInput};
 use bantam_numerics::reference::{Activation, RotaryPairs};
 use bantam_numerics::{ActivationFormat, KvFormat, KvRanges, PackedWeight};
 
@@ -165,8 +165,8 @@ impl KvLayout {
 
 /// A device that runs a transformer.
 ///
-/// Tensors hold f32 rows `[T, columns]`; an operand is a tensor in the form that linear layers
-/// read, rounded once by the operation that made it. Both are made for a maximal number of rows and
+/// Tensors hold f32 rows `[T, columns]`; an operand is a tensor in the form that a linear layer
+/// reads, made once by the operation that computed it, after the layer's [`LinearInput`]. Both are made for a maximal number of rows and
 /// remember how many the last operation wrote, so a step allocates nothing. Every operation checks
 /// its shapes.
 ///
@@ -194,7 +194,7 @@ pub trait Backend: Send + Sync {
     /// Repacks a weight for this device.
     ///
     /// # Errors
-    /// If the device cannot run its scheme.
+    /// If the device cannot run its scheme, for whose activations it is packed.
     fn weight(&self, weight: PackedWeight) -> Result<Self::Weight, BackendError>;
 
     /// Moves a constant vector to the device.
@@ -203,7 +203,7 @@ pub trait Backend: Send + Sync {
     /// A tensor of at most `rows` rows.
     fn tensor(&self, rows: usize, columns: usize) -> Self::Tensor;
 
-    /// An operand of at most `rows` rows.
+    /// An operand of at most `rows` rows of a format, or of one that takes no more bytes.
     fn operand(&self, rows: usize, columns: usize, format: ActivationFormat) -> Self::Operand;
 
     /// An empty cache.
@@ -221,7 +221,7 @@ pub trait Backend: Send + Sync {
     /// Reads a tensor back, `[rows, columns]`.
     fn read(&self, x: &Self::Tensor) -> Vec<f32>;
 
-    /// Reads an operand back, `[rows, columns]`.
+    /// Reads an operand back, `[rows, columns]`: codes times scales.
     fn read_operand(&self, x: &Self::Operand) -> Vec<f32>;
 
     /// Rows of the embedding table `[V, C]`: `out[t] = table[tokens[t]]`, `[T, C]`.
@@ -246,20 +246,26 @@ pub trait Backend: Send + Sync {
         out: &mut Self::Tensor,
     ) -> Result<(), BackendError>;
 
-    /// Rounds rows for the next linear layer as they are.
+    /// Leaves rows for the next linear layer as they are.
     ///
     /// # Errors
-    /// On a shape mismatch.
-    fn round(&self, x: &Self::Tensor, out: &mut Self::Operand) -> Result<(), BackendError>;
+    /// On a shape mismatch, or if the operand was made for a smaller format.
+    fn round(
+        &self,
+        x: &Self::Tensor,
+        input: &LinearInput<Self::Vector>,
+        out: &mut Self::Operand,
+    ) -> Result<(), BackendError>;
 
-    /// Normalises each row `[C]` and rounds it for the next linear layer.
+    /// Normalises each row `[C]` and leaves it for the next linear layer.
     ///
     /// # Errors
-    /// On a shape mismatch.
+    /// As [`round`](Self::round).
     fn norm(
         &self,
         x: &Self::Tensor,
         norm: &Norm<Self::Vector>,
+        input: &LinearInput<Self::Vector>,
         out: &mut Self::Operand,
     ) -> Result<(), BackendError>;
 
@@ -297,7 +303,8 @@ pub trait Backend: Send + Sync {
     /// `qkv: [T, (H+2G)·D]` after [`append`](Self::append), `out: [T, H·D]`.
     ///
     /// # Errors
-    /// On a shape mismatch.
+    /// As [`round`](Self::round).
+    #[allow(clippy::too_many_arguments)] // what to read, how, and how to leave it
     fn attention(
         &self,
         qkv: &Self::Tensor,
@@ -305,17 +312,19 @@ pub trait Backend: Send + Sync {
         batch: &Batch,
         layer: usize,
         cache: &Self::Cache,
+        input: &LinearInput<Self::Vector>,
         out: &mut Self::Operand,
     ) -> Result<(), BackendError>;
 
     /// The non-linearity of a feed-forward network, `out: [T, F]`.
     ///
     /// # Errors
-    /// On a shape mismatch.
+    /// As [`round`](Self::round).
     fn feed_forward(
         &self,
         x: &Self::Tensor,
         kind: FeedForward,
+        input: &LinearInput<Self::Vector>,
         out: &mut Self::Operand,
     ) -> Result<(), BackendError>;
 }

@@ -1,13 +1,11 @@
 //! The obvious back end: `bantam_numerics::reference` behind the [`Backend`] trait.
 
 use crate::{
-    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, KvRanges, Norm,
-    NormKind, Rope, Store,
+    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, KvRanges,
+    LinearInput, Norm, NormKind, Rope, Store,
 };
-use bantam_numerics::reference::{
-    attention, layer_norm, linear, rms_norm, rotate, round_activation,
-};
-use bantam_numerics::{ActivationFormat, PackedWeight};
+use bantam_numerics::reference::{attention, layer_norm, linear, rms_norm, rotate};
+use bantam_numerics::{ActivationFormat, ActivationRow, PackedWeight};
 
 /// The reference back end: one thread, f64 sums, no layout but the plain one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,13 +17,11 @@ pub struct Rows {
     values: Vec<f32>,
     columns: usize,
     capacity: usize,
-    /// How stored values are rounded; f32 for plain tensors.
-    format: ActivationFormat,
 }
 
 impl Rows {
-    fn new(rows: usize, columns: usize, format: ActivationFormat) -> Self {
-        Self { values: Vec::new(), columns, capacity: rows, format }
+    fn new(rows: usize, columns: usize) -> Self {
+        Self { values: Vec::new(), columns, capacity: rows }
     }
 
     fn rows(&self) -> impl Iterator<Item = &[f32]> {
@@ -36,7 +32,7 @@ impl Rows {
         self.values.len() / self.columns
     }
 
-    /// Replaces the contents by `rows`, rounded.
+    /// Replaces the contents by `rows`.
     fn fill(
         &mut self,
         op: &'static str,
@@ -45,9 +41,46 @@ impl Rows {
         self.values.clear();
         for row in rows {
             BackendError::check_shape(op, "output columns", row.len(), self.columns)?;
-            self.values.extend(row.iter().map(|&v| round_activation(v, self.format)));
+            self.values.extend(row);
         }
         BackendError::check_capacity(op, self.num_rows(), self.capacity)
+    }
+}
+
+/// Rows as a linear layer reads them.
+#[derive(Clone, Debug)]
+pub struct RoundedRows {
+    rows: Vec<ActivationRow>,
+    columns: usize,
+    capacity: usize,
+    /// What they have room for, and from the first operation on what they are.
+    made_for: ActivationFormat,
+    format: ActivationFormat,
+}
+
+impl RoundedRows {
+    /// Replaces the contents by `rows` in the form that a layer asks for.
+    fn fill(
+        &mut self,
+        op: &'static str,
+        input: &LinearInput<Vec<f32>>,
+        rows: impl Iterator<Item = Vec<f32>>,
+    ) -> Result<(), BackendError> {
+        BackendError::check_room(op, input.format, self.made_for, "reference")?;
+        input.check(op, self.columns, Vec::len)?;
+        self.format = input.format;
+        self.rows.clear();
+        for mut row in rows {
+            BackendError::check_shape(op, "output columns", row.len(), self.columns)?;
+            if let Some(factors) = &input.channel_factors {
+                row.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+            }
+            if let Some(order) = &input.order {
+                row = order.iter().map(|&channel| row[channel as usize]).collect();
+            }
+            self.rows.push(input.format.quantize(&row, input.scale));
+        }
+        BackendError::check_capacity(op, self.rows.len(), self.capacity)
     }
 }
 
@@ -88,7 +121,7 @@ impl Backend for Reference {
     type Weight = PackedWeight;
     type Vector = Vec<f32>;
     type Tensor = Rows;
-    type Operand = Rows;
+    type Operand = RoundedRows;
     type Cache = PlainCache;
 
     fn describe(&self) -> String {
@@ -100,6 +133,7 @@ impl Backend for Reference {
     }
 
     fn weight(&self, weight: PackedWeight) -> Result<PackedWeight, BackendError> {
+        BackendError::check_scheme(weight.scheme(), "reference")?;
         Ok(weight)
     }
 
@@ -108,11 +142,11 @@ impl Backend for Reference {
     }
 
     fn tensor(&self, rows: usize, columns: usize) -> Rows {
-        Rows::new(rows, columns, ActivationFormat::F32)
+        Rows::new(rows, columns)
     }
 
-    fn operand(&self, rows: usize, columns: usize, format: ActivationFormat) -> Rows {
-        Rows::new(rows, columns, format)
+    fn operand(&self, rows: usize, columns: usize, format: ActivationFormat) -> RoundedRows {
+        RoundedRows { rows: Vec::new(), columns, capacity: rows, made_for: format, format }
     }
 
     fn cache(&self, layout: &KvLayout) -> Result<PlainCache, BackendError> {
@@ -131,8 +165,8 @@ impl Backend for Reference {
         x.values.clone()
     }
 
-    fn read_operand(&self, x: &Rows) -> Vec<f32> {
-        x.values.clone()
+    fn read_operand(&self, x: &RoundedRows) -> Vec<f32> {
+        x.rows.iter().flat_map(ActivationRow::decode).collect()
     }
 
     fn embed(
@@ -166,22 +200,33 @@ impl Backend for Reference {
         out.fill("select_rows", rows.iter().map(pick))
     }
 
-    fn round(&self, x: &Rows, out: &mut Rows) -> Result<(), BackendError> {
-        out.fill("round", x.rows().map(<[f32]>::to_vec))
+    fn round(
+        &self,
+        x: &Rows,
+        input: &LinearInput<Vec<f32>>,
+        out: &mut RoundedRows,
+    ) -> Result<(), BackendError> {
+        out.fill("round", input, x.rows().map(<[f32]>::to_vec))
     }
 
-    fn norm(&self, x: &Rows, norm: &Norm<Vec<f32>>, out: &mut Rows) -> Result<(), BackendError> {
+    fn norm(
+        &self,
+        x: &Rows,
+        norm: &Norm<Vec<f32>>,
+        input: &LinearInput<Vec<f32>>,
+        out: &mut RoundedRows,
+    ) -> Result<(), BackendError> {
         BackendError::check_shape("norm", "weight", norm.weight.len(), x.columns)?;
         let apply = |row: &[f32]| match norm.kind {
             NormKind::Rms => rms_norm(row, &norm.weight, norm.eps),
             NormKind::Layer => layer_norm(row, &norm.weight, norm.bias.as_deref(), norm.eps),
         };
-        out.fill("norm", x.rows().map(apply))
+        out.fill("norm", input, x.rows().map(apply))
     }
 
     fn linear(
         &self,
-        x: &Rows,
+        x: &RoundedRows,
         weight: &PackedWeight,
         bias: Option<&Vec<f32>>,
         store: Store,
@@ -189,17 +234,18 @@ impl Backend for Reference {
     ) -> Result<(), BackendError> {
         BackendError::check_shape("linear", "input columns", x.columns, weight.k)?;
         BackendError::check_shape("linear", "output columns", out.columns, weight.n)?;
+        BackendError::check_operand(x.format, weight.scheme(), "reference")?;
         let old = std::mem::take(&mut out.values);
         if store == Store::Add {
             BackendError::check_shape(
                 "linear",
                 "rows to add to",
                 old.len() / weight.n,
-                x.num_rows(),
+                x.rows.len(),
             )?;
         }
-        let apply = |row: &[f32]| linear(row, weight, bias.map(Vec::as_slice));
-        out.fill("linear", x.rows().map(apply))?;
+        let apply = |row| linear(row, weight, bias.map(Vec::as_slice));
+        out.fill("linear", x.rows.iter().map(apply))?;
         if store == Store::Add {
             for (new, old) in out.values.iter_mut().zip(old) {
                 *new += old;
@@ -255,7 +301,8 @@ impl Backend for Reference {
         batch: &Batch,
         layer: usize,
         cache: &PlainCache,
-        out: &mut Rows,
+        input: &LinearInput<Vec<f32>>,
+        out: &mut RoundedRows,
     ) -> Result<(), BackendError> {
         check_attention("attention", qkv.columns, qkv.num_rows(), shape, batch, &cache.layout)?;
         let mut results = Vec::new();
@@ -284,14 +331,15 @@ impl Backend for Reference {
                 results.push(result);
             }
         }
-        out.fill("attention", results.into_iter())
+        out.fill("attention", input, results.into_iter())
     }
 
     fn feed_forward(
         &self,
         x: &Rows,
         kind: FeedForward,
-        out: &mut Rows,
+        input: &LinearInput<Vec<f32>>,
+        out: &mut RoundedRows,
     ) -> Result<(), BackendError> {
         let columns = kind.input_columns(out.columns);
         BackendError::check_shape("feed_forward", "input columns", x.columns, columns)?;
@@ -302,7 +350,7 @@ impl Backend for Reference {
                 gate.iter().zip(up).map(|(&g, &u)| act.apply(g) * u).collect()
             }
         };
-        out.fill("feed_forward", x.rows().map(apply))
+        out.fill("feed_forward", input, x.rows().map(apply))
     }
 }
 

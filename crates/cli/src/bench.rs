@@ -102,8 +102,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 pub(crate) fn ceilings(device: &Device) -> Ceilings {
     Ceilings {
         read_bytes_per_second: ceilings::read_bandwidth(device),
-        f32_ops_per_second: ceilings::peak_flops(device, ActivationFormat::F32),
-        bf16_ops_per_second: ceilings::peak_flops(device, ActivationFormat::BF16),
+        f32_ops_per_second: ceilings::peak_ops(device, ActivationFormat::F32),
+        bf16_ops_per_second: ceilings::peak_ops(device, ActivationFormat::BF16),
+        int8_ops_per_second: ceilings::peak_ops(device, ActivationFormat::Int8),
     }
 }
 
@@ -120,6 +121,7 @@ fn machine(args: &MachineArgs) -> anyhow::Result<()> {
     table.row(["memory, reading", &giga(measured.read_bytes_per_second), "GB/s"]);
     table.row(["f32 multiply-add", &giga(measured.f32_ops_per_second), "Gop/s"]);
     table.row(["bf16 dot product", &giga(measured.bf16_ops_per_second), "Gop/s"]);
+    table.row(["int8 dot product", &giga(measured.int8_ops_per_second), "Gop/s"]);
     Ok(output::print(&format!("{name}\n{table}"))?)
 }
 

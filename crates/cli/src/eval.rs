@@ -43,8 +43,9 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "MODEL[@FORMAT]")]
     against: Option<ModelArg>,
 
-    /// Number format of models given without one: f32, bf16, int8, int4 (or int4-g32, int4-sym, …),
-    /// with +int8 or +fp8 for the key/value cache
+    /// Number format of models given without one: f32, bf16, int8, int4 or fp8-wo
+    /// (weights only), fp8, w8a8 or w4a8 (activations too), with +int8 or +fp8 for the key/value
+    /// cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Format,
 

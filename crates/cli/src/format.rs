@@ -65,6 +65,6 @@ mod tests {
         }
         let refusal = |word: &str| word.parse::<Format>().unwrap_err();
         assert!(refusal("int8+int4").contains("use f32, bf16, int8 or fp8"));
-        assert!(refusal("+fp8").contains("use f32, bf16, int8 or int4"));
+        assert!(refusal("+fp8").contains("use f32, bf16, int8, int4"));
     }
 }

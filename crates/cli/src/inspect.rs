@@ -31,8 +31,9 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch_size)]
     batch: usize,
 
-    /// Number format to plan for, unless MODEL states one: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or
-    /// +fp8 for the key/value cache
+    /// Number format to plan for, unless MODEL states one: f32, bf16, int8, int4 or fp8-wo
+    /// (weights only), fp8, w8a8 or w4a8 (activations too), with +int8 or +fp8 for the key/value
+    /// cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Format,
 

@@ -74,8 +74,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Number format, unless MODEL states one: f32, bf16, int8, int4 (or int4-g32, int4-sym, …), with +int8 or +fp8 for the
-    /// key/value cache
+    /// Number format, unless MODEL states one: f32, bf16, int8, int4 or fp8-wo
+    /// (weights only), fp8, w8a8 or w4a8 (activations too), with +int8 or +fp8 for the key/value
+    /// cache
     #[arg(long, value_name = "FORMAT", default_value = "bf16")]
     dtype: Format,
 

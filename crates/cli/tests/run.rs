@@ -132,7 +132,7 @@ fn parameters_out_of_range_are_refused_by_name() {
     }
     let usage = run(&["run", "smollm2", "--prompt", "Hi", "--dtype", "int3"]);
     assert_eq!(usage.code, Some(2));
-    assert!(usage.stderr.contains("use f32, bf16, int8 or int4"), "{}", usage.stderr);
+    assert!(usage.stderr.contains("use f32, bf16, int8, int4"), "{}", usage.stderr);
 }
 
 /// Sends the signal of Ctrl-C.

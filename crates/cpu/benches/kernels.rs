@@ -5,7 +5,8 @@
 //! multiplications where they are bound by arithmetic (256 rows).
 
 use bantam_backend::{
-    AttentionShape, Backend, Batch, FeedForward, KvFormat, KvLayout, Norm, NormKind, Rope, Store,
+    AttentionShape, Backend, Batch, FeedForward, KvFormat, KvLayout, LinearInput, Norm, NormKind,
+    Rope, Store,
 };
 use bantam_cpu::{Cpu, CpuOptions, Isa};
 use bantam_numerics::reference::{Activation, RotaryPairs};
@@ -25,13 +26,26 @@ fn values(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect()
 }
 
-const SCHEMES: [(&str, QuantScheme); 5] = [
+const SCHEMES: [(&str, QuantScheme); 9] = [
     ("f32", QuantScheme::F32),
     ("bf16", QuantScheme::BF16),
     ("int8", QuantScheme::INT8),
     ("int4-g32-sym", QuantScheme::int4(32, true)),
     ("int4-g32", QuantScheme::int4(32, false)),
+    ("fp8", QuantScheme::FP8),
+    ("fp8/fp8", QuantScheme::FP8.with(ActivationFormat::Fp8)),
+    ("int8/int8", QuantScheme::INT8.with(ActivationFormat::Int8)),
+    ("int4-g64/int8", QuantScheme::int4(64, false).with(ActivationFormat::Int8)),
 ];
+const NAMES: [&str; 9] = {
+    let mut names = [""; 9];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = SCHEMES[i].0;
+        i += 1;
+    }
+    names
+};
 
 fn linear(bencher: Bencher<'_, '_>, cpu: &Cpu, name: &str, rows: usize) {
     let scheme = SCHEMES.iter().find(|(n, _)| *n == name).expect("a listed scheme").1;
@@ -44,7 +58,7 @@ fn linear(bencher: Bencher<'_, '_>, cpu: &Cpu, name: &str, rows: usize) {
     let mut x = cpu.tensor(rows, k);
     cpu.write(&values(rows * k), &mut x).expect("rows fit");
     let mut operand = cpu.operand(rows, k, scheme.activation);
-    cpu.round(&x, &mut operand).expect("shapes agree");
+    cpu.round(&x, &LinearInput::new(scheme.activation), &mut operand).expect("shapes agree");
     let mut out = cpu.tensor(rows, n);
     let bytes: usize = weights.iter().map(bantam_cpu::CpuWeight::bytes).sum();
     bencher
@@ -57,17 +71,17 @@ fn linear(bencher: Bencher<'_, '_>, cpu: &Cpu, name: &str, rows: usize) {
         });
 }
 
-#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32-sym", "int4-g32"], sample_count = 20)]
+#[divan::bench(args = NAMES, sample_count = 20)]
 fn linear_1_row(bencher: Bencher<'_, '_>, name: &str) {
     linear(bencher, &cpu(), name, 1);
 }
 
-#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32-sym", "int4-g32"], sample_count = 10)]
+#[divan::bench(args = NAMES, sample_count = 10)]
 fn linear_16_rows(bencher: Bencher<'_, '_>, name: &str) {
     linear(bencher, &cpu(), name, 16);
 }
 
-#[divan::bench(args = ["f32", "bf16", "int8", "int4-g32-sym", "int4-g32"], sample_count = 5)]
+#[divan::bench(args = NAMES, sample_count = 5)]
 fn linear_256_rows(bencher: Bencher<'_, '_>, name: &str) {
     linear(bencher, &cpu(), name, 256);
 }
@@ -117,8 +131,9 @@ fn attention(bencher: Bencher<'_, '_>, past: usize, rows: usize, format: KvForma
     }
     let (batch, qkv) = fill(past, rows);
     let mut out = cpu.operand(rows, 576, ActivationFormat::BF16);
+    let input = LinearInput::new(ActivationFormat::BF16);
     bencher.counter(ItemsCount::new(rows)).bench_local(|| {
-        cpu.attention(&qkv, &shape, &batch, 0, &cache, &mut out).expect("shapes agree");
+        cpu.attention(&qkv, &shape, &batch, 0, &cache, &input, &mut out).expect("shapes agree");
     });
 }
 
@@ -145,9 +160,10 @@ fn rms_norm(bencher: Bencher<'_, '_>, rows: usize) {
     let norm =
         Norm { kind: NormKind::Rms, weight: cpu.vector(&values(576)), bias: None, eps: 1e-5 };
     let mut out = cpu.operand(rows, 576, ActivationFormat::BF16);
+    let input = LinearInput::new(ActivationFormat::BF16);
     bencher
         .counter(ItemsCount::new(rows))
-        .bench_local(|| cpu.norm(&x, &norm, &mut out).expect("shapes agree"));
+        .bench_local(|| cpu.norm(&x, &norm, &input, &mut out).expect("shapes agree"));
 }
 
 #[divan::bench(args = [1, 256])]
@@ -157,7 +173,8 @@ fn gated_silu(bencher: Bencher<'_, '_>, rows: usize) {
     cpu.write(&values(rows * 3072), &mut x).expect("rows fit");
     let mut out = cpu.operand(rows, 1536, ActivationFormat::BF16);
     let kind = FeedForward::Gated(Activation::Silu);
+    let input = LinearInput::new(ActivationFormat::BF16);
     bencher
         .counter(ItemsCount::new(rows))
-        .bench_local(|| cpu.feed_forward(&x, kind, &mut out).expect("shapes agree"));
+        .bench_local(|| cpu.feed_forward(&x, kind, &input, &mut out).expect("shapes agree"));
 }

@@ -1,17 +1,18 @@
 //! The operations of the seam: shapes checked, then cut into tasks for the pool.
 
+use crate::aligned::AlignedBytes;
 use crate::attention::schedule;
 use crate::cache::CpuCache;
 use crate::cpu::Cpu;
 use crate::gemm::{Gemm, Output, scratch_len};
 use crate::layout::{CpuWeight, QUAD};
-use crate::rowwise::{FeedForwardRow, NormRow, RoundRow};
+use crate::rowwise::{FeedForwardRows, NormRows, SameRows};
 use crate::tensor::{CpuOperand, CpuTensor, Shared};
 use bantam_backend::{
-    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, Norm, Rope,
-    Store,
+    AttentionShape, Backend, BackendError, Batch, FeedForward, HeadNorm, KvLayout, LinearInput,
+    Norm, Rope, Store,
 };
-use bantam_numerics::{ActivationFormat, GroupAffine, PackedWeight, WeightData};
+use bantam_numerics::{ActivationFormat, PackedWeight, WeightData};
 use std::ops::Range;
 
 /// Panels of a linear layer's task: a multiple of every tile's, small enough to balance.
@@ -34,18 +35,8 @@ impl Backend for Cpu {
     }
 
     fn weight(&self, weight: PackedWeight) -> Result<CpuWeight, BackendError> {
-        if let WeightData::Int8 { affine, .. } | WeightData::Int4 { affine, .. } = &weight.data {
-            let GroupAffine { group, offsets, .. } = affine;
-            let per_channel = *group == weight.k && offsets.is_none();
-            if !per_channel && !group.is_multiple_of(QUAD) {
-                return Err(BackendError::Unsupported {
-                    op: "weight",
-                    what: format!("a group size of {group}"),
-                    backend: "cpu".to_owned(),
-                    way_out: "use a multiple of 4".to_owned(),
-                });
-            }
-        }
+        BackendError::check_scheme(weight.scheme(), "cpu")?;
+        check_groups(&weight)?;
         Ok(CpuWeight::new(weight))
     }
 
@@ -123,15 +114,15 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn round(&self, x: &CpuTensor, out: &mut CpuOperand) -> Result<(), BackendError> {
+    fn round(
+        &self,
+        x: &CpuTensor,
+        input: &LinearInput<Vec<f32>>,
+        out: &mut CpuOperand,
+    ) -> Result<(), BackendError> {
         BackendError::check_shape("round", "output columns", out.columns, x.columns)?;
-        out.set_rows("round", x.rows)?;
-        let row = |r: usize| &x.values()[r * x.columns..][..x.columns];
-        self.fill_operand(
-            out,
-            |r, out| RoundRow { x: row(r), out },
-            |r, out| RoundRow { x: row(r), out },
-        );
+        out.begin("round", x.rows, input)?;
+        self.fill_operand(&SameRows { x: x.values() }, input, out);
         Ok(())
     }
 
@@ -139,19 +130,15 @@ impl Backend for Cpu {
         &self,
         x: &CpuTensor,
         norm: &Norm<Vec<f32>>,
+        input: &LinearInput<Vec<f32>>,
         out: &mut CpuOperand,
     ) -> Result<(), BackendError> {
         BackendError::check_shape("norm", "weight", norm.weight.len(), x.columns)?;
         BackendError::check_shape("norm", "output columns", out.columns, x.columns)?;
-        out.set_rows("norm", x.rows)?;
-        let row = |r: usize| &x.values()[r * x.columns..][..x.columns];
-        let (kind, eps) = (norm.kind, norm.eps);
-        let (weight, bias) = (norm.weight.as_slice(), norm.bias.as_deref());
-        self.fill_operand(
-            out,
-            |r, out| NormRow { kind, x: row(r), weight, bias, eps, out },
-            |r, out| NormRow { kind, x: row(r), weight, bias, eps, out },
-        );
+        let bias = norm.bias.as_ref().map_or(x.columns, Vec::len);
+        BackendError::check_shape("norm", "bias", bias, x.columns)?;
+        out.begin("norm", x.rows, input)?;
+        self.fill_operand(&NormRows { norm, x: x.values() }, input, out);
         Ok(())
     }
 
@@ -166,14 +153,7 @@ impl Backend for Cpu {
         BackendError::check_shape("linear", "input columns", x.columns, weight.k)?;
         BackendError::check_shape("linear", "output columns", out.columns, weight.n)?;
         BackendError::check_shape("linear", "bias", bias.map_or(weight.n, Vec::len), weight.n)?;
-        if x.format() != weight.activation {
-            return Err(BackendError::Unsupported {
-                op: "linear",
-                what: format!("a {:?} operand for a {:?} weight", x.format(), weight.format),
-                backend: "cpu".to_owned(),
-                way_out: format!("make the operand as {:?}", weight.activation),
-            });
-        }
+        BackendError::check_operand(x.format, weight.scheme, "cpu")?;
         match store {
             Store::Replace => out.set_rows("linear", x.rows)?,
             Store::Add => BackendError::check_shape("linear", "rows to add to", out.rows, x.rows)?,
@@ -190,18 +170,17 @@ impl Backend for Cpu {
             let mut worker = self.scratch(worker);
             let needed = scratch_len(weight, x.rows);
             if worker.panels.len() < needed {
-                worker.panels.resize(needed, 0);
+                worker.panels = AlignedBytes::filled(needed, 0);
             }
             self.run(Gemm {
-                input: x.input(),
-                stride: x.stride,
-                rows: x.rows,
+                x,
+                scales_per_row: x.scales_per_row(),
                 weight,
                 panels: task * per_task..panels.min((task + 1) * per_task),
                 group_sums: &sums,
                 bias: bias.map(Vec::as_slice),
                 output: Output { values: values.get(), columns, add: store == Store::Add },
-                scratch: &mut worker.panels,
+                scratch: worker.panels.bytes_mut(),
             });
         });
         Ok(())
@@ -227,26 +206,55 @@ impl Backend for Cpu {
         batch: &Batch,
         layer: usize,
         cache: &CpuCache,
+        input: &LinearInput<Vec<f32>>,
         out: &mut CpuOperand,
     ) -> Result<(), BackendError> {
-        schedule::attention(self, qkv, shape, batch, layer, cache, out)
+        schedule::attention(self, qkv, shape, batch, layer, cache, input, out)
     }
 
     fn feed_forward(
         &self,
         x: &CpuTensor,
         kind: FeedForward,
+        input: &LinearInput<Vec<f32>>,
         out: &mut CpuOperand,
     ) -> Result<(), BackendError> {
         let columns = kind.input_columns(out.columns);
         BackendError::check_shape("feed_forward", "input columns", x.columns, columns)?;
-        out.set_rows("feed_forward", x.rows)?;
-        let row = |r: usize| &x.values()[r * columns..][..columns];
-        self.fill_operand(
-            out,
-            |r, out| FeedForwardRow { kind, x: row(r), out },
-            |r, out| FeedForwardRow { kind, x: row(r), out },
-        );
+        out.begin("feed_forward", x.rows, input)?;
+        self.fill_operand(&FeedForwardRows { kind, x: x.values() }, input, out);
         Ok(())
     }
+}
+
+/// Inputs that share a scale at most, so that an integer sum cannot overflow and Σx is exact in f32.
+const MAX_INTEGER_GROUP: usize = (1 << 17) - 1;
+
+/// Refuses groups that panels cannot be cut into.
+fn check_groups(weight: &PackedWeight) -> Result<(), BackendError> {
+    let (group, offsets) = match &weight.data {
+        WeightData::F32(_) | WeightData::BF16(_) => return Ok(()),
+        WeightData::Int8 { affine, .. } | WeightData::Int4 { affine, .. } => {
+            (affine.group, affine.offsets.is_some())
+        }
+        WeightData::Fp8 { block, .. } => (block.columns.min(weight.k), false),
+    };
+    let refuse = |what: String, way_out: &str| {
+        let (backend, way_out) = ("cpu".to_owned(), way_out.to_owned());
+        Err(BackendError::Unsupported { op: "weight", what, backend, way_out })
+    };
+    let whole_row = group == weight.k && !offsets;
+    if !whole_row && !group.is_multiple_of(QUAD) {
+        return refuse(format!("a group size of {group}"), "use a multiple of 4");
+    }
+    if weight.activation == ActivationFormat::Int8 && group > MAX_INTEGER_GROUP {
+        let way_out = "use groups along K, or bf16 activations";
+        return refuse(format!("an integer sum of {group} products"), way_out);
+    }
+    let block = weight.activation.scale_block(weight.k);
+    if weight.k > block && !block.is_multiple_of(group) {
+        let what = format!("a group size of {group} with activation scales every {block} channels");
+        return refuse(what, "use groups that divide 128, or one activation scale a row");
+    }
+    Ok(())
 }

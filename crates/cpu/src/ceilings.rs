@@ -25,17 +25,18 @@ pub fn read_bandwidth(cpu: &Cpu) -> f64 {
     READ_BYTES as f64 / seconds
 }
 
-/// Peak arithmetic with all threads, in floating-point operations a second (a multiplication and an
-/// addition are two): the limit of prefill.
+/// Peak arithmetic on activations of a format with all threads, in operations a second (a
+/// multiplication and an addition are two): the limit of prefill. FP8 multiplies as bf16.
 ///
 /// Nothing is loaded in the loop: it is what the multipliers can do.
 #[must_use]
-pub fn peak_flops(cpu: &Cpu, format: ActivationFormat) -> f64 {
+pub fn peak_ops(cpu: &Cpu, format: ActivationFormat) -> f64 {
     let tasks = 4 * cpu.threads();
     let seconds = best_of(|| cpu.pool().run(tasks, |_, _| cpu.run(Multiply(format))));
     let products_per_lane = match format {
         ActivationFormat::F32 => 1,
-        ActivationFormat::BF16 => 2,
+        ActivationFormat::BF16 | ActivationFormat::Fp8 | ActivationFormat::Fp8Blocks => 2,
+        ActivationFormat::Int8 => 4,
     };
     let products = MULTIPLY_STEPS * LANES * products_per_lane;
     (tasks * products * 2) as f64 / seconds
@@ -97,6 +98,8 @@ impl Multiply {
         unsafe {
             let bits = std::hint::black_box([0u16; 2 * LANES]);
             let (w, x) = (S::pairs_bf16(bits.as_ptr()), S::splat_pair(bits.as_ptr()));
+            let bytes = bits.as_ptr().cast::<u8>();
+            let (quads, quad) = (S::quads_u8(bytes), S::splat_quad(bytes.cast()));
             let lanes = S::splat(std::hint::black_box(0.5));
             let mut sums = [S::splat(0.0); SUMS];
             match self.0 {
@@ -107,12 +110,21 @@ impl Multiply {
                         }
                     }
                 }
-                ActivationFormat::BF16 => {
+                ActivationFormat::BF16 | ActivationFormat::Fp8 | ActivationFormat::Fp8Blocks => {
                     for _ in 0..MULTIPLY_STEPS / SUMS {
                         for sum in &mut sums {
                             *sum = S::dot(*sum, w, x);
                         }
                     }
+                }
+                ActivationFormat::Int8 => {
+                    let mut integers = [S::splat_i32(0); SUMS];
+                    for _ in 0..MULTIPLY_STEPS / SUMS {
+                        for sum in &mut integers {
+                            *sum = S::dot_i8(*sum, quads, quad);
+                        }
+                    }
+                    sums = integers.map(|sum| S::to_f32(sum));
                 }
             }
             for sum in sums {

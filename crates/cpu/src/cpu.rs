@@ -1,11 +1,17 @@
 //! [`Cpu`]: its threads, its instruction set and its memory.
 
+use crate::aligned::AlignedBytes;
 use crate::attention::{self, Partial};
-use crate::gemm::{Input, group_sums};
+use crate::element::Element;
+use crate::gemm::GroupSums;
 use crate::layout::{CpuWeight, QUAD};
+use crate::leave::{LeaveRow, OperandRow};
 use crate::pool::{self, Pool};
+use crate::rowwise::{OneRow, RowKernel};
 use crate::simd::{Isa, Kernel};
-use crate::tensor::{CpuOperand, OperandData, Shared};
+use crate::tensor::{CpuOperand, Shared};
+use bantam_backend::LinearInput;
+use bantam_numerics::ActivationFormat;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How to set up the CPU back end.
@@ -79,12 +85,17 @@ struct Inner {
     group_sums: Mutex<Vec<f32>>,
     /// Partial results of an attention that is split along the keys.
     partials: Mutex<Vec<Partial>>,
+    /// Attention's rows before they are left for a layer that does not take them as they are.
+    attended: Mutex<Vec<f32>>,
 }
 
 /// Memory of one worker, grown on first use and kept.
 #[derive(Default)]
 pub(crate) struct WorkerScratch {
-    pub(crate) panels: Vec<u16>,
+    /// Unpacked panels.
+    pub(crate) panels: AlignedBytes,
+    /// A computed row, and the same in another order.
+    row: [Vec<f32>; 2],
     pub(crate) f32: attention::Scratch<f32>,
     pub(crate) bf16: attention::Scratch<u16>,
 }
@@ -120,8 +131,9 @@ impl Cpu {
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let scratch = (0..threads).map(|_| Mutex::default()).collect();
         let group_sums = Mutex::default();
-        let partials = Mutex::default();
-        Ok(Self { shared: Arc::new(Inner { isa, pool, scratch, group_sums, partials }) })
+        let (partials, attended) = (Mutex::default(), Mutex::default());
+        let inner = Inner { isa, pool, scratch, group_sums, partials, attended };
+        Ok(Self { shared: Arc::new(inner) })
     }
 
     /// Threads that compute, the caller's included.
@@ -146,72 +158,81 @@ impl Cpu {
         self.shared.isa.run(kernel);
     }
 
-    /// Calls `body` for every row, several rows a task.
-    pub(crate) fn each_row(&self, rows: usize, columns: usize, body: impl Fn(usize) + Sync) {
+    /// Calls `body(worker, row)` for every row, several rows a task.
+    pub(crate) fn each_row(&self, rows: usize, columns: usize, body: impl Fn(usize, usize) + Sync) {
         let rows_per_task = (TASK_ELEMENTS / columns.max(1)).max(1);
-        self.pool().run(rows.div_ceil(rows_per_task), |_, task| {
+        self.pool().run(rows.div_ceil(rows_per_task), |worker, task| {
             let first = task * rows_per_task;
-            (first..rows.min(first + rows_per_task)).for_each(&body);
+            (first..rows.min(first + rows_per_task)).for_each(|row| body(worker, row));
         });
     }
 
-    /// Fills an operand row by row with the kernel that `make(row index, row of out)` returns.
-    pub(crate) fn fill_operand<'a, A, B>(
+    /// Computes every row of an operand, and leaves it as `input` asks.
+    pub(crate) fn fill_operand<R: RowKernel>(
         &self,
-        out: &'a mut CpuOperand,
-        for_f32: impl Fn(usize, &'a mut [f32]) -> A + Sync,
-        for_bf16: impl Fn(usize, &'a mut [u16]) -> B + Sync,
-    ) where
-        A: Kernel,
-        B: Kernel,
-    {
+        kernel: &R,
+        input: &LinearInput<Vec<f32>>,
+        out: &mut CpuOperand,
+    ) {
         let (rows, columns, stride) = (out.rows, out.columns, out.stride);
-        /// One row of a buffer whose rows go to different tasks.
-        unsafe fn row<'a, E>(all: Shared<E>, start: usize, len: usize) -> &'a mut [E] {
-            // SAFETY: the caller gives each row to one task, within the buffer.
-            unsafe { std::slice::from_raw_parts_mut(all.get().add(start), len) }
-        }
-        match &mut out.data {
-            OperandData::F32(values) => {
-                let all = Shared(values.as_mut_ptr());
-                self.each_row(rows, columns, |r| {
-                    // SAFETY: row r is this call's alone.
-                    self.run(for_f32(r, unsafe { row(all, r * stride, columns) }));
-                });
+        let scales_per_row = out.scales_per_row();
+        let row_bytes = stride * out.format.element_bytes();
+        let (elements, scales) = out.parts();
+        self.each_row(rows, columns, |worker, r| {
+            // SAFETY: row r, its scales and its padding are this call's alone; the operand holds
+            // `rows` rows of `stride` elements, and as many scales a row as its format has.
+            let (to, scales) = unsafe {
+                let scales = scales.get().add(r * scales_per_row);
+                let scales = std::slice::from_raw_parts_mut(scales, scales_per_row);
+                (elements.get().add(r * row_bytes), scales)
+            };
+            match input.format {
+                ActivationFormat::F32 if input.keeps_channels() => {
+                    // SAFETY: as above.
+                    let out = unsafe { padded_row::<f32>(to, columns, stride) };
+                    self.run(OneRow { kernel, row: r, out });
+                }
+                ActivationFormat::BF16 if input.keeps_channels() => {
+                    // SAFETY: as above.
+                    let out = unsafe { padded_row::<u16>(to, columns, stride) };
+                    self.run(OneRow { kernel, row: r, out });
+                }
+                _ => {
+                    let mut worker = self.scratch(worker);
+                    let [row, ordered] = &mut worker.row;
+                    let enough = columns.max(row.len());
+                    row.resize(enough, 0.0);
+                    ordered.resize(enough, 0.0);
+                    let (row, ordered) = (&mut row[..columns], &mut ordered[..columns]);
+                    self.run(OneRow { kernel, row: r, out: &mut *row });
+                    let out = OperandRow { elements: to, stride, scales };
+                    self.run(LeaveRow { row, ordered, input, out });
+                }
             }
-            OperandData::Bf16(values) => {
-                let all = Shared(values.as_mut_ptr());
-                self.each_row(rows, columns, |r| {
-                    // SAFETY: row r is this call's alone.
-                    self.run(for_bf16(r, unsafe { row(all, r * stride, columns) }));
-                });
-            }
-        }
+        });
     }
 
-    /// Σx of each group, where the weight has offsets to multiply them with.
+    /// Σx of each group, where the weight needs it.
     pub(crate) fn sum_groups(
         &self,
         x: &CpuOperand,
         weight: &CpuWeight,
     ) -> MutexGuard<'_, Vec<f32>> {
         let mut sums = lock(&self.shared.group_sums);
-        let Some(groups) = weight.groups.as_ref().filter(|groups| groups.offsets.is_some()) else {
+        if !weight.needs_sums() {
             return sums;
-        };
-        let group = groups.quads * QUAD;
-        let num_groups = weight.k / group;
-        sums.resize(x.rows * num_groups, 0.0);
-        if let Input::Bf16(values) = x.input() {
-            let all = Shared(sums.as_mut_ptr());
-            self.each_row(x.rows, x.columns, |row| {
-                // SAFETY: row's sums are this call's alone.
-                let out = unsafe {
-                    std::slice::from_raw_parts_mut(all.get().add(row * num_groups), num_groups)
-                };
-                group_sums(&values[row * x.stride..][..x.columns], group, out);
-            });
         }
+        let group = weight.groups.as_ref().map_or(weight.k, |groups| groups.quads * QUAD);
+        let num_groups = weight.num_groups();
+        sums.resize(x.rows * num_groups, 0.0);
+        let all = Shared(sums.as_mut_ptr());
+        self.each_row(x.rows, x.columns, |_, row| {
+            // SAFETY: row's sums are this call's alone.
+            let out = unsafe {
+                std::slice::from_raw_parts_mut(all.get().add(row * num_groups), num_groups)
+            };
+            self.run(GroupSums { x, row, group, out });
+        });
         sums
     }
 
@@ -224,4 +245,24 @@ impl Cpu {
     pub(crate) fn partials(&self) -> MutexGuard<'_, Vec<Partial>> {
         lock(&self.shared.partials)
     }
+
+    /// Room for attention's rows, at least `len` numbers.
+    pub(crate) fn attended(&self, len: usize) -> MutexGuard<'_, Vec<f32>> {
+        let mut attended = lock(&self.shared.attended);
+        let enough = len.max(attended.len());
+        attended.resize(enough, 0.0);
+        attended
+    }
+}
+
+/// The `columns` elements of an operand's row; clears the padding after them.
+///
+/// # Safety
+/// The row holds `stride` elements that nothing else uses.
+unsafe fn padded_row<'a, E: Element>(row: *mut u8, columns: usize, stride: usize) -> &'a mut [E] {
+    // SAFETY: the caller's.
+    let all = unsafe { std::slice::from_raw_parts_mut(row.cast::<E>(), stride) };
+    let (row, padding) = all.split_at_mut(columns);
+    padding.fill(E::default());
+    row
 }

@@ -1,4 +1,4 @@
-//! The two number types of activations, and the formats of cached keys and values.
+//! The number types of activations, and the formats of cached keys and values.
 
 use crate::layout::pair_index;
 use crate::panels::{Bf16Panel, F32Panel, Fp8Panel, Int8Panel, Panel};
@@ -6,7 +6,7 @@ use crate::simd::{LANES, Simd};
 use bantam_numerics::KvFormat;
 use half::bf16;
 
-/// f32, or bf16 as its bits.
+/// f32, bf16 as its bits, or an INT8 code.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
     fn from_f32(value: f32) -> Self;
     /// Rounds and stores the first `n ≤ 16` lanes.
@@ -47,6 +47,26 @@ impl Element for u16 {
     }
 }
 
+impl Element for i8 {
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value.round_ties_even() as i8
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut i8, n: usize, value: S::F) {
+        // SAFETY: the caller's; the buffer holds all lanes.
+        unsafe {
+            let value = S::min(S::max(value, S::splat(-128.0)), S::splat(127.0));
+            if n >= LANES {
+                return S::store_i8(to, value);
+            }
+            let mut buffer = [0; LANES];
+            S::store_i8(buffer.as_mut_ptr(), value);
+            std::ptr::copy_nonoverlapping(buffer.as_ptr(), to, n);
+        }
+    }
+}
+
 /// A format of cached keys and values: how they are stored, and how attention reads them.
 pub(crate) trait Cached: Copy + Send + Sync + 'static {
     /// The type of stored numbers.
@@ -54,7 +74,7 @@ pub(crate) trait Cached: Copy + Send + Sync + 'static {
     /// The type of the queries and probabilities that meet them.
     type Query: Element;
     /// How a panel of them is read.
-    type Panel<S: Simd>: Panel<S, Element = Self::Query>;
+    type Panel<S: Simd>: Panel<S, Element = Self::Query, Sum = S::F>;
     /// The format's name at the seam.
     const FORMAT: KvFormat;
 

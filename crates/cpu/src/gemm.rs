@@ -1,27 +1,25 @@
 //! Linear layers: `out = x·Wᵀ + b` for any number of rows and any panel format.
 //!
-//! Few rows read the packed weights once and widen them in registers: the speed of memory. Many
-//! rows widen two panels into a scratch buffer first and then run the bf16 tile over them: the
-//! speed of arithmetic. Both do the same sums in the same order.
+//! Few rows read the packed weights once and unpack them in registers: the speed of memory. Many
+//! rows unpack two panels into a scratch buffer first and then run the tile of bf16 or of whole bytes
+//! over them: the speed of arithmetic. Both do the same sums in the same order.
 
 use crate::layout::{CpuWeight, PanelFormat, QUAD};
-use crate::panels::{Bf16Panel, F32Panel, Int4Panel, Int8Panel, Panel, accumulate, widen};
+use crate::panels::{
+    Bf16Panel, F32Panel, Fp8Panel, Int4Panel, Int4QuadPanel, Int8Panel, Int8QuadPanel, Panel,
+    Unpack, accumulate, unpack,
+};
 use crate::simd::{Kernel, LANES, Simd};
+use crate::tensor::CpuOperand;
+use bantam_numerics::ActivationFormat;
 use std::ops::Range;
 
 /// Rows that stay in the cache while the panels of a task pass by.
 const ROW_BLOCK: usize = 96;
-/// From this many rows on, integer panels are widened once instead of once a tile.
-const WIDEN_ROWS: usize = 8;
-/// Panels that are widened together.
-const WIDENED_PANELS: usize = 2;
-
-/// x as linear layers read it: rows of f32 or bf16, zero-padded to whole quads.
-#[derive(Clone, Copy)]
-pub(crate) enum Input<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [u16]),
-}
+/// From this many rows on, panels are unpacked once instead of once a tile.
+const UNPACK_ROWS: usize = 8;
+/// Panels that are unpacked together.
+const UNPACKED_PANELS: usize = 2;
 
 /// Where results go, `[rows, columns]`. Tasks write disjoint columns.
 #[derive(Clone, Copy)]
@@ -34,37 +32,44 @@ pub(crate) struct Output {
 
 /// One task of a linear layer: all rows against a range of panels.
 pub(crate) struct Gemm<'a> {
-    pub(crate) input: Input<'a>,
-    /// Elements from one row of x to the next.
-    pub(crate) stride: usize,
-    pub(crate) rows: usize,
+    pub(crate) x: &'a CpuOperand,
+    /// Scales of a row of x.
+    pub(crate) scales_per_row: usize,
     pub(crate) weight: &'a CpuWeight,
     pub(crate) panels: Range<usize>,
-    /// Σx of each group, `[rows, groups]`; needed where the weight has offsets.
+    /// Σx of each group, `[rows, groups]`; needed where [`CpuWeight::needs_sums`] says so.
     pub(crate) group_sums: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) output: Output,
-    /// For widened panels; see [`scratch_len`].
-    pub(crate) scratch: &'a mut [u16],
+    /// For unpacked panels; see [`scratch_len`].
+    pub(crate) scratch: &'a mut [u8],
 }
 
-/// Scratch elements that a task needs.
+/// Scratch bytes that a task needs.
 pub(crate) fn scratch_len(weight: &CpuWeight, rows: usize) -> usize {
-    let integer = matches!(weight.format, PanelFormat::Int8 | PanelFormat::Int4);
-    if integer && rows >= WIDEN_ROWS { WIDENED_PANELS * weight.quads() * QUAD * LANES } else { 0 }
+    let unpacked = match weight.format {
+        PanelFormat::F32 | PanelFormat::Bf16 | PanelFormat::Int8Quads => return 0,
+        PanelFormat::Int8 | PanelFormat::Fp8 | PanelFormat::Int4 => PanelFormat::Bf16,
+        PanelFormat::Int4Quads => PanelFormat::Int8Quads,
+    };
+    let panel = weight.quads() * unpacked.quad_bytes();
+    if rows >= UNPACK_ROWS { UNPACKED_PANELS * panel } else { 0 }
 }
 
 impl Kernel for Gemm<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        // SAFETY: `Isa::run` is our caller, and the fields describe real memory.
+        // SAFETY: `Isa::run` is our caller, and the fields describe real memory. The back end has
+        // compared the operand's format with the weight's, and `elements` checks it again.
         unsafe {
-            match (self.weight.format, self.input) {
-                (PanelFormat::F32, Input::F32(x)) => self.direct::<S, F32Panel>(x.as_ptr()),
-                (PanelFormat::Bf16, Input::Bf16(x)) => self.direct::<S, Bf16Panel>(x.as_ptr()),
-                (PanelFormat::Int8, Input::Bf16(x)) => self.widening::<S, Int8Panel>(x.as_ptr()),
-                (PanelFormat::Int4, Input::Bf16(x)) => self.widening::<S, Int4Panel>(x.as_ptr()),
-                _ => unreachable!("the back end compares operand and weight formats"),
+            match self.weight.format {
+                PanelFormat::F32 => self.direct::<S, F32Panel>(),
+                PanelFormat::Bf16 => self.direct::<S, Bf16Panel>(),
+                PanelFormat::Int8 => self.unpacking::<S, Int8Panel>(),
+                PanelFormat::Fp8 => self.unpacking::<S, Fp8Panel>(),
+                PanelFormat::Int4 => self.unpacking::<S, Int4Panel>(),
+                PanelFormat::Int8Quads => self.direct::<S, Int8QuadPanel>(),
+                PanelFormat::Int4Quads => self.unpacking::<S, Int4QuadPanel>(),
             }
         }
     }
@@ -72,44 +77,39 @@ impl Kernel for Gemm<'_> {
 
 impl Gemm<'_> {
     #[inline(always)]
-    unsafe fn direct<S: Simd, P: Panel<S>>(&self, x: *const P::Element) {
+    unsafe fn direct<S: Simd, P: Panel<S>>(&self) {
         let first = self.weight.data.as_ptr();
         let bytes = self.weight.panel_bytes();
-        for start in (0..self.rows).step_by(ROW_BLOCK) {
-            let rows = start..self.rows.min(start + ROW_BLOCK);
+        for start in (0..self.x.rows).step_by(ROW_BLOCK) {
+            let rows = start..self.x.rows.min(start + ROW_BLOCK);
             // SAFETY: panel p starts p·bytes into the weight.
             let at = |panel: usize| unsafe { first.add(panel * bytes) };
-            unsafe { self.block::<S, P>(x, rows, self.panels.clone(), at) };
+            unsafe { self.block::<S, P>(rows, self.panels.clone(), at) };
         }
     }
 
     #[inline(always)]
-    unsafe fn widening<S: Simd, P>(&mut self, x: *const u16)
-    where
-        P: Panel<S, Element = u16, Weights = [S::Pairs; 2], Inputs = [S::Pair; 2]>,
-    {
-        if self.rows < WIDEN_ROWS {
+    unsafe fn unpacking<S: Simd, P: Unpack<S>>(&mut self) {
+        if self.x.rows < UNPACK_ROWS {
             // SAFETY: as for `run`.
-            return unsafe { self.direct::<S, P>(x) };
+            return unsafe { self.direct::<S, P>() };
         }
         let quads = self.weight.quads();
-        let panel_len = quads * QUAD * LANES;
-        assert!(self.scratch.len() >= WIDENED_PANELS * panel_len, "scratch for widened panels");
+        let panel_len = quads * P::Unpacked::QUAD_BYTES;
+        assert!(self.scratch.len() >= UNPACKED_PANELS * panel_len, "scratch for unpacked panels");
         let scratch = self.scratch.as_mut_ptr();
-        for start in (0..self.rows).step_by(ROW_BLOCK) {
-            let rows = start..self.rows.min(start + ROW_BLOCK);
-            for first in self.panels.clone().step_by(WIDENED_PANELS) {
-                let panels = first..self.panels.end.min(first + WIDENED_PANELS);
-                // SAFETY: the scratch holds WIDENED_PANELS panels, asserted above.
+        for start in (0..self.x.rows).step_by(ROW_BLOCK) {
+            let rows = start..self.x.rows.min(start + ROW_BLOCK);
+            for first in self.panels.clone().step_by(UNPACKED_PANELS) {
+                let panels = first..self.panels.end.min(first + UNPACKED_PANELS);
+                // SAFETY: the scratch holds UNPACKED_PANELS panels, asserted above.
                 unsafe {
                     for panel in panels.clone() {
                         let from = self.weight.data.as_ptr().add(panel * self.weight.panel_bytes());
-                        widen::<S, P>(from, quads, scratch.add((panel - first) * panel_len));
+                        unpack::<S, P>(from, quads, scratch.add((panel - first) * panel_len));
                     }
-                    let at = |panel: usize| {
-                        scratch.add((panel - first) * panel_len).cast::<u8>().cast_const()
-                    };
-                    self.block::<S, Bf16Panel>(x, rows.clone(), panels, at);
+                    let at = |panel: usize| scratch.add((panel - first) * panel_len).cast_const();
+                    self.block::<S, P::Unpacked>(rows.clone(), panels, at);
                 }
             }
         }
@@ -119,11 +119,11 @@ impl Gemm<'_> {
     #[inline(always)]
     unsafe fn block<S: Simd, P: Panel<S>>(
         &self,
-        x: *const P::Element,
         rows: Range<usize>,
         panels: Range<usize>,
         at: impl Fn(usize) -> *const u8 + Copy,
     ) {
+        let x = self.x.elements::<P::Element>().as_ptr();
         let mut panel = panels.start;
         // SAFETY: all tiles stay within the ranges.
         unsafe {
@@ -188,35 +188,56 @@ impl Gemm<'_> {
     ) -> usize {
         let weight = self.weight;
         let quads = weight.quads();
+        let num_groups = weight.num_groups();
+        let x_sum = |r: usize, g: usize| self.group_sums[(row + r) * num_groups + g];
         // SAFETY: rows are `stride` apart and padded to whole quads; panels have `quads` quads.
         unsafe {
             let mut rows = [x; R];
             for (r, pointer) in rows.iter_mut().enumerate() {
-                *pointer = x.add((row + r) * self.stride);
+                *pointer = x.add((row + r) * self.x.stride);
             }
-            let zero = S::splat(0.0);
-            let mut total = [[zero; N]; R];
+            let product = |g: usize, quads: Range<usize>| {
+                let mut sums = [[P::start(0.0); N]; R];
+                if P::ZERO != 0 {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        *sums = [P::start(x_sum(r, g)); N];
+                    }
+                }
+                accumulate::<S, P, R, N>(&mut sums, rows, panels, quads);
+                sums
+            };
+            let mut total = [[S::splat(0.0); N]; R];
             match &weight.groups {
-                None => accumulate::<S, P, R, N>(&mut total, rows, panels, 0..quads),
+                None => {
+                    let sums = product(0, 0..quads);
+                    for r in 0..R {
+                        for n in 0..N {
+                            total[r][n] = P::finish(sums[r][n]);
+                        }
+                    }
+                }
                 Some(groups) => {
-                    let num_groups = quads / groups.quads;
                     for g in 0..num_groups {
-                        let mut partial = [[zero; N]; R];
-                        let range = g * groups.quads..(g + 1) * groups.quads;
-                        accumulate::<S, P, R, N>(&mut partial, rows, panels, range);
+                        let range = g * groups.quads..quads.min((g + 1) * groups.quads);
+                        let sums = product(g, range);
+                        let x_scales: [Option<f32>; R] =
+                            std::array::from_fn(|r| self.block_scale(row + r, g * groups.quads));
                         for n in 0..N {
                             let at = ((panel + n) * num_groups + g) * LANES;
-                            let ratio = S::load_f16(groups.ratios.as_ptr().add(at));
+                            let ratio = groups.ratios.load::<S>(at);
                             for r in 0..R {
-                                total[r][n] = S::fma(partial[r][n], ratio, total[r][n]);
+                                let ratio = scaled::<S>(ratio, x_scales[r]);
+                                let sum = P::finish(sums[r][n]);
+                                total[r][n] = P::multiply_add(sum, ratio, total[r][n]);
                             }
                             let Some(offsets) = &groups.offsets else {
                                 continue;
                             };
-                            let offset = S::load_f16(offsets.as_ptr().add(at));
+                            let offset = offsets.load::<S>(at);
                             for (r, total) in total.iter_mut().enumerate() {
-                                let sum = self.group_sums[(row + r) * num_groups + g];
-                                total[n] = S::fma(offset, S::splat(sum), total[n]);
+                                let offset = scaled::<S>(offset, x_scales[r]);
+                                let sum = S::splat(x_sum(r, g));
+                                total[n] = P::multiply_add(sum, offset, total[n]);
                             }
                         }
                     }
@@ -231,6 +252,14 @@ impl Gemm<'_> {
         R
     }
 
+    /// The scale of a row's block of channels, where a row has several.
+    #[inline(always)]
+    fn block_scale(&self, row: usize, quad: usize) -> Option<f32> {
+        let block = quad * QUAD / ActivationFormat::SCALE_BLOCK;
+        let several = self.scales_per_row > 1;
+        several.then(|| self.x.scales()[row * self.scales_per_row + block])
+    }
+
     /// Scales a sum, adds the bias and stores up to 16 columns of a row.
     #[inline(always)]
     unsafe fn finish<S: Simd>(&self, mut sum: S::F, row: usize, column: usize) {
@@ -239,6 +268,9 @@ impl Gemm<'_> {
         unsafe {
             if let Some(factors) = &self.weight.factors {
                 sum = S::mul(sum, S::load(factors.as_ptr().add(column)));
+            }
+            if self.scales_per_row == 1 {
+                sum = S::mul(sum, S::splat(self.x.scales()[row]));
             }
             if let Some(bias) = self.bias {
                 sum = S::add(sum, S::load_part(bias.as_ptr().add(column), columns, 0.0));
@@ -252,18 +284,51 @@ impl Gemm<'_> {
     }
 }
 
-/// Σx of each group of one row, `out: [groups]`, in a fixed order.
-pub(crate) fn group_sums(row: &[u16], group: usize, out: &mut [f32]) {
-    let widen = |bits: u16| f32::from_bits(u32::from(bits) << 16);
-    for (out, values) in out.iter_mut().zip(row.chunks_exact(group)) {
-        let mut lanes = [0f32; LANES];
-        let mut chunks = values.chunks_exact(LANES);
-        for chunk in &mut chunks {
-            for (lane, &bits) in lanes.iter_mut().zip(chunk) {
-                *lane += widen(bits);
+/// A ratio of the weight times the scale of x, if it has one.
+#[inline(always)]
+unsafe fn scaled<S: Simd>(ratio: S::F, scale: Option<f32>) -> S::F {
+    // SAFETY: the caller's.
+    scale.map_or(ratio, |scale| unsafe { S::mul(ratio, S::splat(scale)) })
+}
+
+/// Σx of each group of one row, in a fixed order.
+pub(crate) struct GroupSums<'a> {
+    pub(crate) x: &'a CpuOperand,
+    pub(crate) row: usize,
+    /// Elements of a group.
+    pub(crate) group: usize,
+    /// `[groups]`.
+    pub(crate) out: &'a mut [f32],
+}
+
+impl Kernel for GroupSums<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let row = self.row * self.x.stride..self.row * self.x.stride + self.x.columns;
+        if self.x.format == ActivationFormat::Int8 {
+            let groups = self.x.elements::<i8>()[row].chunks(self.group);
+            for (out, codes) in self.out.iter_mut().zip(groups) {
+                *out = codes.iter().map(|&code| i32::from(code)).sum::<i32>() as f32;
+            }
+        } else {
+            let groups = self.x.elements::<u16>()[row].chunks(self.group);
+            for (out, values) in self.out.iter_mut().zip(groups) {
+                *out = sum_bf16(values);
             }
         }
-        let tail: f32 = chunks.remainder().iter().map(|&bits| widen(bits)).sum();
-        *out = lanes.iter().sum::<f32>() + tail;
     }
+}
+
+#[inline(always)]
+fn sum_bf16(values: &[u16]) -> f32 {
+    let widen = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+    let mut lanes = [0f32; LANES];
+    let mut chunks = values.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for (lane, &bits) in lanes.iter_mut().zip(chunk) {
+            *lane += widen(bits);
+        }
+    }
+    let tail: f32 = chunks.remainder().iter().map(|&bits| widen(bits)).sum();
+    lanes.iter().sum::<f32>() + tail
 }

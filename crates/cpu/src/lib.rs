@@ -18,6 +18,7 @@ mod cpu;
 mod element;
 mod gemm;
 mod layout;
+mod leave;
 mod panels;
 mod pool;
 mod rowwise;

@@ -2,46 +2,67 @@
 
 use crate::element::Element;
 use crate::simd::{Kernel, LANES, Simd};
-use bantam_backend::{FeedForward, NormKind};
+use bantam_backend::{FeedForward, Norm, NormKind};
 use bantam_numerics::reference::Activation;
 
-/// Rounds one row.
-pub(crate) struct RoundRow<'a, E> {
-    pub(crate) x: &'a [f32],
+/// A computation of single rows, into numbers of any type.
+pub(crate) trait RowKernel: Sync {
+    /// Computes row `row` into `out: [columns]`.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`].
+    unsafe fn run<S: Simd, E: Element>(&self, row: usize, out: &mut [E]);
+}
+
+/// One row of a [`RowKernel`].
+pub(crate) struct OneRow<'a, R, E> {
+    pub(crate) kernel: &'a R,
+    pub(crate) row: usize,
     pub(crate) out: &'a mut [E],
 }
 
-impl<E: Element> Kernel for RoundRow<'_, E> {
+impl<R: RowKernel, E: Element> Kernel for OneRow<'_, R, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        assert!(self.out.len() >= self.x.len());
+        // SAFETY: the caller's.
+        unsafe { self.kernel.run::<S, E>(self.row, self.out) }
+    }
+}
+
+/// Rows as they are.
+pub(crate) struct SameRows<'a> {
+    /// `[rows, columns]`.
+    pub(crate) x: &'a [f32],
+}
+
+impl RowKernel for SameRows<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, E: Element>(&self, row: usize, out: &mut [E]) {
+        let x = &self.x[row * out.len()..][..out.len()];
         // SAFETY: parts are cut to the row's length.
         unsafe {
-            for at in (0..self.x.len()).step_by(LANES) {
-                let n = LANES.min(self.x.len() - at);
-                let lanes = S::load_part(self.x.as_ptr().add(at), n, 0.0);
-                E::store::<S>(self.out.as_mut_ptr().add(at), n, lanes);
+            for at in (0..x.len()).step_by(LANES) {
+                let n = LANES.min(x.len() - at);
+                let lanes = S::load_part(x.as_ptr().add(at), n, 0.0);
+                E::store::<S>(out.as_mut_ptr().add(at), n, lanes);
             }
         }
     }
 }
 
-/// Normalises one row of C elements into an operand row.
-pub(crate) struct NormRow<'a, E> {
-    pub(crate) kind: NormKind,
+/// Rows of C elements, normalised.
+pub(crate) struct NormRows<'a> {
+    pub(crate) norm: &'a Norm<Vec<f32>>,
+    /// `[rows, C]`.
     pub(crate) x: &'a [f32],
-    pub(crate) weight: &'a [f32],
-    pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) eps: f32,
-    /// Padded to whole lanes.
-    pub(crate) out: &'a mut [E],
 }
 
-impl<E: Element> Kernel for NormRow<'_, E> {
+impl RowKernel for NormRows<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Self { kind, x, weight, bias, eps, out } = self;
-        assert!(out.len() >= x.len() && weight.len() >= x.len());
+    unsafe fn run<S: Simd, E: Element>(&self, row: usize, out: &mut [E]) {
+        let Norm { kind, weight, bias, eps } = self.norm;
+        let x = &self.x[row * out.len()..][..out.len()];
+        assert!(weight.len() >= x.len());
         let count = x.len() as f32;
         // SAFETY: parts are cut to the row's length.
         unsafe {
@@ -109,33 +130,32 @@ impl Kernel for NormHead<'_> {
     }
 }
 
-/// The feed-forward non-linearity of one row.
-pub(crate) struct FeedForwardRow<'a, E> {
+/// The feed-forward non-linearity.
+pub(crate) struct FeedForwardRows<'a> {
     pub(crate) kind: FeedForward,
-    /// `[2F]` if gated, else `[F]`.
+    /// `[rows, 2F]` if gated, else `[rows, F]`.
     pub(crate) x: &'a [f32],
-    /// `[F]`.
-    pub(crate) out: &'a mut [E],
 }
 
-impl<E: Element> Kernel for FeedForwardRow<'_, E> {
+impl RowKernel for FeedForwardRows<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let f = self.out.len();
-        assert_eq!(self.x.len(), self.kind.input_columns(f));
+    unsafe fn run<S: Simd, E: Element>(&self, row: usize, out: &mut [E]) {
+        let f = out.len();
+        let columns = self.kind.input_columns(f);
+        let row = &self.x[row * columns..][..columns];
         // SAFETY: parts are cut to F.
         unsafe {
             for at in (0..f).step_by(LANES) {
                 let n = LANES.min(f - at);
-                let x = S::load_part(self.x.as_ptr().add(at), n, 0.0);
+                let x = S::load_part(row.as_ptr().add(at), n, 0.0);
                 let y = match self.kind {
                     FeedForward::Plain(act) => activate::<S>(act, x),
                     FeedForward::Gated(act) => {
-                        let up = S::load_part(self.x.as_ptr().add(f + at), n, 0.0);
+                        let up = S::load_part(row.as_ptr().add(f + at), n, 0.0);
                         S::mul(activate::<S>(act, x), up)
                     }
                 };
-                E::store::<S>(self.out.as_mut_ptr().add(at), n, y);
+                E::store::<S>(out.as_mut_ptr().add(at), n, y);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Activations on the CPU.
 
-use crate::gemm::Input;
+use crate::aligned::AlignedBytes;
+use crate::element::Element;
 use crate::simd::LANES;
-use bantam_backend::BackendError;
+use bantam_backend::{BackendError, LinearInput};
 use bantam_numerics::ActivationFormat;
 use half::bf16;
 
@@ -36,10 +37,17 @@ impl CpuTensor {
     }
 }
 
-/// Rows as linear layers read them: rounded, and zero-padded to whole lanes.
+/// Rows as a linear layer reads them: rounded, and zero-padded to whole lanes.
 #[derive(Debug)]
 pub struct CpuOperand {
-    pub(crate) data: OperandData,
+    /// `[capacity, stride]` of the format; E4M3 codes as the bf16 they are exact in.
+    data: AlignedBytes,
+    /// One for each block of channels of each row; see [`ActivationFormat::scales`].
+    scales: Vec<f32>,
+    /// What it was made for.
+    made_for: ActivationFormat,
+    /// What it holds.
+    pub(crate) format: ActivationFormat,
     pub(crate) columns: usize,
     pub(crate) rows: usize,
     /// Elements from one row to the next.
@@ -47,51 +55,75 @@ pub struct CpuOperand {
     capacity: usize,
 }
 
-/// The elements of an operand.
-#[derive(Debug)]
-pub(crate) enum OperandData {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-}
-
 impl CpuOperand {
     pub(crate) fn new(rows: usize, columns: usize, format: ActivationFormat) -> Self {
         let stride = columns.next_multiple_of(LANES);
-        let data = match format {
-            ActivationFormat::F32 => OperandData::F32(vec![0.0; rows * stride]),
-            ActivationFormat::BF16 => OperandData::Bf16(vec![0; rows * stride]),
-        };
-        Self { data, columns, rows: 0, stride, capacity: rows }
+        Self {
+            data: AlignedBytes::filled(rows * stride * format.element_bytes(), 0),
+            scales: vec![0.0; rows * ActivationFormat::Fp8Blocks.scales(columns)],
+            made_for: format,
+            format,
+            columns,
+            rows: 0,
+            stride,
+            capacity: rows,
+        }
     }
 
-    pub(crate) fn set_rows(&mut self, op: &'static str, rows: usize) -> Result<(), BackendError> {
+    /// Says what the operation `op` is about to write.
+    pub(crate) fn begin(
+        &mut self,
+        op: &'static str,
+        rows: usize,
+        input: &LinearInput<Vec<f32>>,
+    ) -> Result<(), BackendError> {
         BackendError::check_capacity(op, rows, self.capacity)?;
-        self.rows = rows;
+        BackendError::check_room(op, input.format, self.made_for, "cpu")?;
+        input.check(op, self.columns, Vec::len)?;
+        (self.rows, self.format) = (rows, input.format);
         Ok(())
     }
 
-    pub(crate) fn format(&self) -> ActivationFormat {
-        match self.data {
-            OperandData::F32(_) => ActivationFormat::F32,
-            OperandData::Bf16(_) => ActivationFormat::BF16,
-        }
+    /// Scales of a row.
+    pub(crate) fn scales_per_row(&self) -> usize {
+        self.format.scales(self.columns)
     }
 
-    pub(crate) fn input(&self) -> Input<'_> {
-        match &self.data {
-            OperandData::F32(values) => Input::F32(values),
-            OperandData::Bf16(values) => Input::Bf16(values),
-        }
+    /// The scales of all rows, and room for more.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// All rows, `[rows, stride]`, if they are of this type.
+    pub(crate) fn elements<E: Element>(&self) -> &[E] {
+        assert_eq!(size_of::<E>(), self.format.element_bytes(), "elements of the format's type");
+        // SAFETY: the buffer is aligned to cache lines and holds `capacity ≥ rows` rows of elements
+        // at most this size; any bits are one of the types that `Element` is for.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast(), self.rows * self.stride) }
+    }
+
+    /// Where all rows and all scales go, for tasks that write a row each.
+    pub(crate) fn parts(&mut self) -> (Shared<u8>, Shared<f32>) {
+        (Shared(self.data.as_mut_ptr()), Shared(self.scales.as_mut_ptr()))
     }
 
     pub(crate) fn to_f32(&self) -> Vec<f32> {
-        let rows = (0..self.rows).map(|row| row * self.stride..row * self.stride + self.columns);
-        match &self.data {
-            OperandData::F32(values) => rows.flat_map(|row| values[row].iter().copied()).collect(),
-            OperandData::Bf16(values) => rows
-                .flat_map(|row| values[row].iter().map(|&bits| bf16::from_bits(bits).to_f32()))
-                .collect(),
-        }
+        let widen = |bits: u16| bf16::from_bits(bits).to_f32();
+        let (block, per_row) = (self.format.scale_block(self.columns), self.scales_per_row());
+        let number = |row: usize, k: usize| {
+            let at = row * self.stride + k;
+            let scale = || self.scales[row * per_row + k / block];
+            match self.format {
+                ActivationFormat::F32 => self.elements::<f32>()[at],
+                ActivationFormat::BF16 => widen(self.elements()[at]),
+                ActivationFormat::Int8 => f32::from(self.elements::<i8>()[at]) * scale(),
+                ActivationFormat::Fp8 | ActivationFormat::Fp8Blocks => {
+                    widen(self.elements()[at]) * scale()
+                }
+            }
+        };
+        let rows = (0..self.rows).flat_map(|row| (0..self.columns).map(move |k| (row, k)));
+        rows.map(|(row, k)| number(row, k)).collect()
     }
 }
 
@@ -115,5 +147,10 @@ impl<T> Shared<T> {
     /// The pointer; a method, so that closures capture the wrapper and not its field.
     pub(crate) fn get(self) -> *mut T {
         self.0
+    }
+
+    /// The same memory as elements of another type.
+    pub(crate) fn cast<U>(self) -> Shared<U> {
+        Shared(self.0.cast())
     }
 }

@@ -19,6 +19,8 @@ pub struct Ceilings {
     pub f32_ops_per_second: f64,
     /// Multiply-adds on bf16 with f32 sums, likewise.
     pub bf16_ops_per_second: f64,
+    /// Multiply-adds on 8-bit integers with 32-bit sums, likewise.
+    pub int8_ops_per_second: f64,
 }
 
 /// What a step moves and computes.
@@ -26,8 +28,10 @@ pub struct Ceilings {
 pub struct Work {
     /// Bytes read from memory: weights once, and the cached keys and values that are attended to.
     pub bytes: f64,
-    /// Arithmetic of the linear layers and of attention, two operations a multiply-add.
-    pub operations: f64,
+    /// Arithmetic of the linear layers inside the blocks, two operations a multiply-add.
+    pub block_operations: f64,
+    /// Arithmetic of attention and of the head, which take 16 bits at least.
+    pub other_operations: f64,
 }
 
 impl Ceilings {
@@ -39,10 +43,12 @@ impl Ceilings {
             read_bytes_per_second: self.read_bytes_per_second.max(other.read_bytes_per_second),
             f32_ops_per_second: self.f32_ops_per_second.max(other.f32_ops_per_second),
             bf16_ops_per_second: self.bf16_ops_per_second.max(other.bf16_ops_per_second),
+            int8_ops_per_second: self.int8_ops_per_second.max(other.int8_ops_per_second),
         }
     }
 
-    /// The least time in seconds that the work can take when activations are in `format`.
+    /// The least time in seconds that the work can take when the activations inside the blocks are
+    /// in `format`. FP8 multiplies as bf16.
     ///
     /// ```
     /// use bantam_eval::{Ceilings, Work};
@@ -51,19 +57,26 @@ impl Ceilings {
     ///     read_bytes_per_second: 10e9,
     ///     f32_ops_per_second: 100e9,
     ///     bf16_ops_per_second: 200e9,
+    ///     int8_ops_per_second: 400e9,
     /// };
-    /// let decode = Work { bytes: 1e9, operations: 2e9 };
+    /// let decode = Work { bytes: 1e9, block_operations: 1e9, other_operations: 1e9 };
     /// assert_eq!(machine.least_seconds(&decode, ActivationFormat::BF16), 0.1); // memory
-    /// let prefill = Work { bytes: 1e9, operations: 200e9 };
+    /// let prefill = Work { block_operations: 100e9, other_operations: 100e9, ..decode };
     /// assert_eq!(machine.least_seconds(&prefill, ActivationFormat::BF16), 1.0); // arithmetic
+    /// assert_eq!(machine.least_seconds(&prefill, ActivationFormat::Int8), 0.75);
     /// ```
     #[must_use]
     pub fn least_seconds(&self, work: &Work, format: ActivationFormat) -> f64 {
-        let peak = match format {
+        let peak = |format| match format {
             ActivationFormat::F32 => self.f32_ops_per_second,
-            ActivationFormat::BF16 => self.bf16_ops_per_second,
+            ActivationFormat::Int8 => self.int8_ops_per_second,
+            ActivationFormat::BF16 | ActivationFormat::Fp8 | ActivationFormat::Fp8Blocks => {
+                self.bf16_ops_per_second
+            }
         };
-        (work.bytes / self.read_bytes_per_second).max(work.operations / peak)
+        let other = if format.is_scaled() { ActivationFormat::BF16 } else { format };
+        let arithmetic = work.block_operations / peak(format) + work.other_operations / peak(other);
+        (work.bytes / self.read_bytes_per_second).max(arithmetic)
     }
 }
 
@@ -115,7 +128,8 @@ impl ModelCost {
         let attended = batch * tokens * (tokens + 1.0) / 2.0;
         Work {
             bytes: self.weight_bytes,
-            operations: 2.0 * batch * (tokens * self.block_weights + self.head_weights)
+            block_operations: 2.0 * batch * tokens * self.block_weights,
+            other_operations: 2.0 * batch * self.head_weights
                 + attended * self.attention_operations,
         }
     }
@@ -126,9 +140,9 @@ impl ModelCost {
         let batch = batch as f64;
         Work {
             bytes: self.weight_bytes + batch * context * self.kv_bytes_per_token,
-            operations: batch
-                * (2.0 * (self.block_weights + self.head_weights)
-                    + context * self.attention_operations),
+            block_operations: 2.0 * batch * self.block_weights,
+            other_operations: batch
+                * (2.0 * self.head_weights + context * self.attention_operations),
         }
     }
 }

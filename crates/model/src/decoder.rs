@@ -10,7 +10,7 @@ use crate::batch::BatchLimits;
 use crate::error::ModelError;
 use crate::load::{Layer, Linear, LoadProgress, Loader, Weights};
 use crate::options::LoadOptions;
-use crate::plan::MemoryPlan;
+use crate::plan::{MemoryPlan, OperandFormats};
 
 /// A decoder-only transformer on a device, with its key/value cache.
 ///
@@ -68,19 +68,19 @@ struct Workspace<B: Backend> {
 impl<B: Backend> Workspace<B> {
     fn new(backend: &B, arch: &ArchSpec, options: &LoadOptions) -> Self {
         let columns = arch.workspace_columns();
-        let format = options.precision.activation();
+        let formats = OperandFormats::new(arch, options.precision);
         let (tokens, rows) = (options.max_batch_tokens, options.max_logit_rows);
         let tensor = |rows, columns: u64| backend.tensor(rows, columns as usize);
-        let operand = |rows, columns: u64| backend.operand(rows, columns as usize, format);
+        let operand = |rows, columns: u64, format| backend.operand(rows, columns as usize, format);
         Self {
             hidden: tensor(tokens, columns.hidden),
-            normed: operand(tokens, columns.hidden),
+            normed: operand(tokens, columns.hidden, formats.normed),
             qkv: tensor(tokens, columns.qkv),
-            attended: operand(tokens, columns.attended),
+            attended: operand(tokens, columns.attended, formats.attended),
             inner: tensor(tokens, columns.inner),
-            activated: operand(tokens, columns.activated),
+            activated: operand(tokens, columns.activated, formats.activated),
             selected: tensor(rows, columns.hidden),
-            selected_normed: operand(rows, columns.hidden),
+            selected_normed: operand(rows, columns.hidden, formats.selected_normed),
             logits: tensor(rows, columns.logits),
         }
     }
@@ -173,7 +173,8 @@ impl<B: Backend> Decoder<B> {
     pub fn forward(&mut self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
         let Self { arch, options, layout, .. } = self;
         BatchLimits { arch, options, layout }.check(batch)?;
-        self.backend.embed(&self.weights.embedding, &batch.tokens, &mut self.workspace.hidden)?;
+        let table = &self.weights.embedding.weight;
+        self.backend.embed(table, &batch.tokens, &mut self.workspace.hidden)?;
         for index in 0..self.weights.layers.len() {
             self.run_layer(index, batch)?;
         }
@@ -191,38 +192,40 @@ impl<B: Backend> Decoder<B> {
         let layer = &weights.layers[index];
         let shape = &shapes[index];
 
-        backend.norm(&w.hidden, &layer.attention_norm, &mut w.normed)?;
-        backend.linear(&w.normed, &qkv.weight, qkv.bias.as_ref(), Store::Replace, &mut w.qkv)?;
+        backend.norm(&w.hidden, &layer.attention_norm, &qkv.input, &mut w.normed)?;
+        linear(backend, &w.normed, qkv, Store::Replace, &mut w.qkv)?;
         let (head_norm, rope) = (head_norm.as_ref(), rope.as_ref());
         backend.append(&mut w.qkv, shape, head_norm, rope, batch, index, cache)?;
-        backend.attention(&w.qkv, shape, batch, index, cache, &mut w.attended)?;
+        let input = &attention_out.input;
+        backend.attention(&w.qkv, shape, batch, index, cache, input, &mut w.attended)?;
         // In a parallel layer both halves read the stream before either adds to it.
         let sequential = arch.residual == Residual::Sequential;
         if sequential {
-            add_linear(backend, &w.attended, attention_out, &mut w.hidden)?;
+            linear(backend, &w.attended, attention_out, Store::Add, &mut w.hidden)?;
         }
-        if let Some(norm) = &layer.feed_forward_norm {
-            backend.norm(&w.hidden, norm, &mut w.normed)?;
+        let input = &feed_forward_in.input;
+        match &layer.feed_forward_norm {
+            Some(norm) => backend.norm(&w.hidden, norm, input, &mut w.normed)?,
+            // Attention's rows serve, unless they were left in another form.
+            None if input.is_shared_by(&qkv.input) => {}
+            None => backend.norm(&w.hidden, &layer.attention_norm, input, &mut w.normed)?,
         }
-        let (weight, bias) = (&feed_forward_in.weight, feed_forward_in.bias.as_ref());
-        backend.linear(&w.normed, weight, bias, Store::Replace, &mut w.inner)?;
-        backend.feed_forward(&w.inner, arch.feed_forward.kind, &mut w.activated)?;
+        linear(backend, &w.normed, feed_forward_in, Store::Replace, &mut w.inner)?;
+        let (kind, input) = (arch.feed_forward.kind, &feed_forward_out.input);
+        backend.feed_forward(&w.inner, kind, input, &mut w.activated)?;
         if !sequential {
-            add_linear(backend, &w.attended, attention_out, &mut w.hidden)?;
+            linear(backend, &w.attended, attention_out, Store::Add, &mut w.hidden)?;
         }
-        add_linear(backend, &w.activated, feed_forward_out, &mut w.hidden)
+        linear(backend, &w.activated, feed_forward_out, Store::Add, &mut w.hidden)
     }
 
     /// The logits of some rows of the residual stream.
     fn run_head(&mut self, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
         let Self { backend, weights, workspace: w, .. } = self;
-        let (weight, bias) = match &weights.untied_head {
-            Some(head) => (&head.weight, head.bias.as_ref()),
-            None => (&weights.embedding, None),
-        };
+        let head = weights.untied_head.as_ref().unwrap_or(&weights.embedding);
         backend.select_rows(&w.hidden, rows, &mut w.selected)?;
-        backend.norm(&w.selected, &weights.final_norm, &mut w.selected_normed)?;
-        backend.linear(&w.selected_normed, weight, bias, Store::Replace, &mut w.logits)?;
+        backend.norm(&w.selected, &weights.final_norm, &head.input, &mut w.selected_normed)?;
+        linear(backend, &w.selected_normed, head, Store::Replace, &mut w.logits)?;
         Ok(backend.read(&w.logits))
     }
 
@@ -275,12 +278,13 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-/// `out += x·Wᵀ + b`.
-fn add_linear<B: Backend>(
+/// `out = x·Wᵀ + b` or `out += x·Wᵀ + b`.
+fn linear<B: Backend>(
     backend: &B,
     x: &B::Operand,
     linear: &Linear<B>,
+    store: Store,
     out: &mut B::Tensor,
 ) -> Result<(), ModelError> {
-    Ok(backend.linear(x, &linear.weight, linear.bias.as_ref(), Store::Add, out)?)
+    Ok(backend.linear(x, &linear.weight, linear.bias.as_ref(), store, out)?)
 }

@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bantam_backend::{Backend, HeadNorm, Norm};
+use bantam_backend::{Backend, HeadNorm, LinearInput, Norm};
 use bantam_checkpoint::{Checkpoint, TensorView};
 use bantam_numerics::{PackedWeight, QuantScheme, QuantizeError, quantize};
 
@@ -28,6 +28,8 @@ pub struct LoadProgress {
 pub(crate) struct Linear<B: Backend> {
     pub(crate) weight: B::Weight,
     pub(crate) bias: Option<B::Vector>,
+    /// How it wants its input.
+    pub(crate) input: LinearInput<B::Vector>,
 }
 
 /// The weights of a decoder layer.
@@ -44,7 +46,7 @@ pub(crate) struct Layer<B: Backend> {
 
 /// The weights of a model.
 pub(crate) struct Weights<B: Backend> {
-    pub(crate) embedding: B::Weight,
+    pub(crate) embedding: Linear<B>,
     pub(crate) layers: Vec<Layer<B>>,
     pub(crate) final_norm: Norm<B::Vector>,
     /// None for a tied head: the embedding is its weight.
@@ -78,7 +80,7 @@ impl<B: Backend> Loader<'_, B> {
         if arch.head.tied {
             self.check_tied_head()?;
         }
-        let embedding = self.linear(&arch.embedding())?.weight;
+        let embedding = self.linear(&arch.embedding())?;
         let layers = self.layers()?;
         let final_norm = self.norm(arch.names.final_norm)?;
         let untied_head = arch.untied_head().map(|head| self.linear(&head)).transpose()?;
@@ -178,7 +180,8 @@ impl<B: Backend> Loader<'_, B> {
         let whole = PackedWeight::stack(packed).expect("parts of a layer share K and scheme");
         self.report(whole.bytes());
         let bias = stored.bias.then(|| self.upload(&bias));
-        Ok(Linear { weight: self.backend.weight(whole)?, bias })
+        let input = LinearInput::new(scheme.activation);
+        Ok(Linear { weight: self.backend.weight(whole)?, bias, input })
     }
 
     fn report(&self, bytes: usize) {

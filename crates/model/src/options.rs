@@ -1,11 +1,11 @@
 //! What can be chosen when a model is loaded.
 
 use bantam_backend::KvFormat;
-use bantam_numerics::{ActivationFormat, Group, QuantScheme, WeightFormat};
+use bantam_numerics::{Group, QuantScheme, WeightFormat};
 
 use crate::arch::ArchSpec;
 use crate::error::ModelError;
-use crate::precision::{LinearRole, Precision, fitting_group};
+use crate::precision::{Precision, fitting_group};
 use crate::stored::StoredLinear;
 
 /// How to load a model.
@@ -147,16 +147,6 @@ fn named(what: &str, option: Option<&str>) -> String {
 }
 
 impl Precision {
-    /// INT4 with the largest group size that fits each layer, with offsets: they cost 3 % of the bytes
-    /// and lower the KL of the same groups (docs/reference/accuracy.md).
-    pub const INT4: Self = Self::Int4 { group: None, symmetric: false };
-
-    /// How linear layers read their input.
-    #[must_use]
-    pub fn activation(&self) -> ActivationFormat {
-        self.scheme_for(LinearRole::Qkv, 1).activation
-    }
-
     /// The scheme of a layer, if its group divides K and is a multiple of 4.
     pub(crate) fn checked_scheme(&self, linear: &StoredLinear) -> Result<QuantScheme, ModelError> {
         let scheme = self.scheme_for(linear.role, linear.k);
@@ -172,10 +162,19 @@ impl Precision {
             group: size,
             way_out: match fitting_group(linear.k) {
                 Some(group) => {
-                    format!("--dtype int4-g{group}, or int4 for the best of each layer")
+                    let (best, fitting) = (self.regrouped(None), self.regrouped(Some(group)));
+                    format!("--dtype {fitting}, or {best} for the best of each layer")
                 }
-                None => "--dtype int4, which stores such layers in int8".to_owned(),
+                None => {
+                    let best = self.regrouped(None);
+                    format!("--dtype {best}, which stores such layers in int8")
+                }
             },
         })
+    }
+
+    /// The same words with another group size, and with offsets.
+    fn regrouped(self, size: Option<usize>) -> Self {
+        self.with_groups(size, false)
     }
 }

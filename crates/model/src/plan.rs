@@ -273,16 +273,46 @@ fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, Mo
     Ok(shares)
 }
 
+/// The widest formats that the operands of a step must hold.
+pub(crate) struct OperandFormats {
+    pub(crate) normed: ActivationFormat,
+    pub(crate) attended: ActivationFormat,
+    pub(crate) activated: ActivationFormat,
+    pub(crate) selected_normed: ActivationFormat,
+}
+
+impl OperandFormats {
+    pub(crate) fn new(arch: &ArchSpec, precision: Precision) -> Self {
+        // All layers have the same shapes.
+        let [qkv, attention_out, feed_forward_in, feed_forward_out] =
+            arch.linears(0).map(|linear| precision.scheme_for(linear.role, linear.k).activation);
+        let head = arch.untied_head().unwrap_or_else(|| arch.embedding());
+        Self {
+            normed: std::cmp::max_by_key(qkv, feed_forward_in, |format| format.element_bytes()),
+            attended: attention_out,
+            activated: feed_forward_out,
+            selected_normed: precision.scheme_for(head.role, head.k).activation,
+        }
+    }
+}
+
 /// Bytes of the activations that a decoder's workspace holds.
 fn workspace_bytes(arch: &ArchSpec, options: &LoadOptions) -> u64 {
-    let operand = match options.precision.activation() {
-        ActivationFormat::F32 => F32_BYTES,
-        ActivationFormat::BF16 => 2,
+    let formats = OperandFormats::new(arch, options.precision);
+    // Codes, and room for a scale each block of channels.
+    let operand = |columns: u64, format: ActivationFormat| {
+        let scales = ActivationFormat::Fp8Blocks.scales(columns as usize) as u64;
+        columns * format.element_bytes() as u64 + F32_BYTES * scales
     };
     let columns = arch.workspace_columns();
-    let token = F32_BYTES * (columns.hidden + columns.qkv + columns.inner)
-        + operand * (columns.hidden + columns.attended + columns.activated);
-    let logit_row = F32_BYTES * (columns.hidden + columns.logits) + operand * columns.hidden;
+    // Rows whose scales attention finds when all heads are there wait as f32.
+    let waiting = if formats.attended.is_scaled() { columns.attended } else { 0 };
+    let token = F32_BYTES * (columns.hidden + columns.qkv + columns.inner + waiting)
+        + operand(columns.hidden, formats.normed)
+        + operand(columns.attended, formats.attended)
+        + operand(columns.activated, formats.activated);
+    let logit_row = F32_BYTES * (columns.hidden + columns.logits)
+        + operand(columns.hidden, formats.selected_normed);
     options.max_batch_tokens as u64 * token + options.max_logit_rows as u64 * logit_row
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bantam_checkpoint::printable;
 use bantam_numerics::quantize::GROUP_SIZES;
-use bantam_numerics::{Group, QuantScheme, WeightFormat};
+use bantam_numerics::{ActivationFormat, Group, QuantScheme, WeightFormat};
 
 /// What a linear layer does, as far as its precision depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,14 +24,16 @@ pub enum LinearRole {
     Head,
 }
 
-/// The precision in which a model's linear layers are stored. Norms and biases stay f32.
+/// The precision in which a model's linear layers are stored and computed. Norms and biases stay f32.
 ///
 /// ```
 /// use bantam_model::{LinearRole, Precision};
 /// let int4: Precision = "int4".parse()?;
 /// assert_eq!(int4.scheme_for(LinearRole::Qkv, 576).to_string(), "int4-g64");
 /// assert_eq!(int4.scheme_for(LinearRole::Head, 576).to_string(), "int8");
-/// assert_eq!("int4-g32".parse::<Precision>()?.to_string(), "int4-g32");
+/// let w4a8: Precision = "w4a8-g32".parse()?;
+/// assert_eq!(w4a8.to_string(), "w4a8-g32");
+/// assert_eq!(w4a8.scheme_for(LinearRole::Qkv, 576).to_string(), "int4-g32/int8");
 /// # Ok::<(), bantam_model::UnknownPrecision>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -43,35 +45,118 @@ pub enum Precision {
     Bf16,
     /// INT8 weights, one scale per output channel.
     Int8,
-    /// INT4 weights in groups along K. The embedding and the head stay INT8: they are what 4 bits
-    /// hurt most.
+    /// INT4 weights in groups along K.
     Int4 {
         /// Weights that share a scale; none for the largest usual size that divides K.
         group: Option<usize>,
         /// Whether groups have no offset.
         symmetric: bool,
     },
+    /// FP8 weights, one scale per output channel.
+    Fp8WeightOnly,
+    /// The same with FP8 activations, one scale per token.
+    Fp8,
+    /// INT8 weights, one scale per output channel, and INT8 activations, one per token.
+    W8A8,
+    /// INT4 weights in groups along K, and INT8 activations, one scale per token.
+    W4A8 {
+        /// As [`Int4`](Self::Int4).
+        group: Option<usize>,
+        /// As [`Int4`](Self::Int4).
+        symmetric: bool,
+    },
 }
 
+/// What a word stands for.
+struct Word {
+    word: &'static str,
+    precision: Precision,
+    /// The scheme of layers inside the blocks; with INT4, of those that no usual group size divides.
+    layers: QuantScheme,
+    /// The scheme of the embedding and the head. Eight bits with 16-bit activations at least: they
+    /// are what fewer hurt most.
+    ends: QuantScheme,
+}
+
+const fn word(
+    word: &'static str,
+    precision: Precision,
+    layers: QuantScheme,
+    ends: QuantScheme,
+) -> Word {
+    Word { word, precision, layers, ends }
+}
+
+const INT8_BY_INT8: QuantScheme = QuantScheme::INT8.with(ActivationFormat::Int8);
+const FP8_BY_FP8: QuantScheme = QuantScheme::FP8.with(ActivationFormat::Fp8);
+
+/// Every word that users may say.
+const WORDS: [Word; 8] = [
+    word("f32", Precision::F32, QuantScheme::F32, QuantScheme::F32),
+    word("bf16", Precision::Bf16, QuantScheme::BF16, QuantScheme::BF16),
+    word("int8", Precision::Int8, QuantScheme::INT8, QuantScheme::INT8),
+    word("int4", Precision::INT4, QuantScheme::INT8, QuantScheme::INT8),
+    word("fp8-wo", Precision::Fp8WeightOnly, QuantScheme::FP8, QuantScheme::INT8),
+    word("fp8", Precision::Fp8, FP8_BY_FP8, QuantScheme::INT8),
+    word("w8a8", Precision::W8A8, INT8_BY_INT8, QuantScheme::INT8),
+    word(
+        "w4a8",
+        Precision::W4A8 { group: None, symmetric: false },
+        INT8_BY_INT8,
+        QuantScheme::INT8,
+    ),
+];
+
 impl Precision {
+    /// INT4 with the largest group size that fits each layer, with offsets: they cost 3 % of the bytes
+    /// and lower the KL of the same groups (docs/reference/accuracy.md).
+    pub const INT4: Self = Self::Int4 { group: None, symmetric: false };
+
+    fn word(self) -> &'static Word {
+        let kind = std::mem::discriminant(&self);
+        let word = WORDS.iter().find(|word| std::mem::discriminant(&word.precision) == kind);
+        word.expect("every precision has a word")
+    }
+
+    /// Group size, if stated, and symmetry of the groups along K.
+    fn groups(self) -> Option<(Option<usize>, bool)> {
+        match self {
+            Self::Int4 { group, symmetric } | Self::W4A8 { group, symmetric } => {
+                Some((group, symmetric))
+            }
+            _ => None,
+        }
+    }
+
+    /// The same with other groups.
+    pub(crate) fn with_groups(self, size: Option<usize>, without_offsets: bool) -> Self {
+        match self {
+            Self::Int4 { .. } => Self::Int4 { group: size, symmetric: without_offsets },
+            Self::W4A8 { .. } => Self::W4A8 { group: size, symmetric: without_offsets },
+            other => other,
+        }
+    }
+
     /// The scheme of a layer with `k` input features.
     ///
     /// Without a stated group, a `k` that no usual group size divides gives INT8; the
     /// [`MemoryPlan`](crate::MemoryPlan) lists the schemes that a model really gets.
     #[must_use]
     pub fn scheme_for(&self, role: LinearRole, k: usize) -> QuantScheme {
-        match (*self, role) {
-            (Self::F32, _) => QuantScheme::F32,
-            (Self::Bf16, _) => QuantScheme::BF16,
-            (Self::Int8, _) | (Self::Int4 { .. }, LinearRole::Embedding | LinearRole::Head) => {
-                QuantScheme::INT8
-            }
-            (Self::Int4 { group: Some(group), symmetric }, _) => {
-                QuantScheme::int4(group, symmetric)
-            }
-            (Self::Int4 { group: None, symmetric }, _) => fitting_group(k)
-                .map_or(QuantScheme::INT8, |group| QuantScheme::int4(group, symmetric)),
+        let word = self.word();
+        if matches!(role, LinearRole::Embedding | LinearRole::Head) {
+            return word.ends;
         }
+        let Some((size, symmetric)) = self.groups() else { return word.layers };
+        size.or_else(|| fitting_group(k)).map_or(word.layers, |size| {
+            QuantScheme::int4(size, symmetric).with(word.layers.activation)
+        })
+    }
+
+    /// How the linear layers inside the blocks read their input.
+    #[must_use]
+    pub fn activation(&self) -> ActivationFormat {
+        self.word().layers.activation
     }
 }
 
@@ -90,6 +175,10 @@ pub fn stored_bytes(n: usize, k: usize, scheme: QuantScheme) -> u64 {
         WeightFormat::BF16 => return 2 * n * k,
         WeightFormat::Int8 { group } => (k, group, true),
         WeightFormat::Int4 { group, symmetric } => (k.div_ceil(2), group, symmetric),
+        WeightFormat::Fp8 { block } => {
+            let (along_n, along_k) = block.grid(n as usize, k as usize);
+            return n * k + 4 * (along_n * along_k) as u64;
+        }
     };
     // A group as long as the row is one scale per channel, which stays f32.
     let scales = match group {
@@ -101,26 +190,21 @@ pub fn stored_bytes(n: usize, k: usize, scheme: QuantScheme) -> u64 {
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::F32 => f.write_str("f32"),
-            Self::Bf16 => f.write_str("bf16"),
-            Self::Int8 => f.write_str("int8"),
-            Self::Int4 { group, symmetric } => {
-                f.write_str("int4")?;
-                if let Some(group) = group {
-                    write!(f, "-g{group}")?;
-                }
-                f.write_str(if *symmetric { "-sym" } else { "" })
-            }
+        f.write_str(self.word().word)?;
+        let (group, symmetric) = self.groups().unwrap_or_default();
+        if let Some(group) = group {
+            write!(f, "-g{group}")?;
         }
+        f.write_str(if symmetric { "-sym" } else { "" })
     }
 }
 
 /// A word that is not a precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{problem}; use f32, bf16, int8 or int4, the last with a group size or without offsets as \
-     int4-g64, int4-sym, int4-g32-sym"
+    "{problem}; use {}, int4 and w4a8 with a group size or without offsets as int4-g64, int4-sym, \
+     int4-g32-sym",
+    WORDS.map(|word| word.word).join(", ")
 )]
 pub struct UnknownPrecision {
     problem: String,
@@ -129,42 +213,49 @@ pub struct UnknownPrecision {
 impl FromStr for Precision {
     type Err = UnknownPrecision;
 
-    fn from_str(word: &str) -> Result<Self, UnknownPrecision> {
+    fn from_str(text: &str) -> Result<Self, UnknownPrecision> {
         let unknown =
-            || UnknownPrecision { problem: format!("unknown number format `{}`", printable(word)) };
-        let mut parts = word.split('-').peekable();
-        let precision = match parts.next() {
-            Some("f32") => Self::F32,
-            Some("bf16") => Self::Bf16,
-            Some("int8") => Self::Int8,
-            Some("int4") => {
-                let size = parts.next_if(|part| part.starts_with('g'));
-                let group =
-                    size.map(|part| part[1..].parse().map_err(|_| unknown())).transpose()?;
-                if let Some(group) = group.filter(|&g: &usize| g == 0 || !g.is_multiple_of(4)) {
-                    let problem = format!(
-                        "number format `{}`: groups of {group}, expected a multiple of 4 from 4",
-                        printable(word)
-                    );
-                    return Err(UnknownPrecision { problem });
-                }
-                Self::Int4 { group, symmetric: parts.next_if_eq(&"sym").is_some() }
-            }
-            _ => return Err(unknown()),
+            || UnknownPrecision { problem: format!("unknown number format `{}`", printable(text)) };
+        let rest_of = |word: &Word| {
+            let rest = text.strip_prefix(word.word)?;
+            (rest.is_empty() || rest.starts_with('-')).then_some((word.precision, rest))
         };
-        if parts.next().is_some() { Err(unknown()) } else { Ok(precision) }
+        // Of fp8 and fp8-wo the longer one that fits is meant.
+        let fitting = WORDS.iter().filter_map(rest_of).min_by_key(|(_, rest)| rest.len());
+        let (precision, rest) = fitting.ok_or_else(unknown)?;
+        if rest.is_empty() {
+            return Ok(precision);
+        }
+        if precision.groups().is_none() {
+            return Err(unknown());
+        }
+        let mut parts = rest[1..].split('-').peekable();
+        let size = parts.next_if(|part| part.starts_with('g'));
+        let size = size.map(|part| part[1..].parse().map_err(|_| unknown())).transpose()?;
+        if let Some(size) = size.filter(|&g: &usize| g == 0 || !g.is_multiple_of(4)) {
+            let problem = format!(
+                "number format `{}`: groups of {size}, expected a multiple of 4 from 4",
+                printable(text)
+            );
+            return Err(UnknownPrecision { problem });
+        }
+        let without_offsets = parts.next_if_eq(&"sym").is_some();
+        match parts.next() {
+            None => Ok(precision.with_groups(size, without_offsets)),
+            Some(_) => Err(unknown()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bantam_numerics::quantize;
+    use bantam_numerics::{ScaleBlock, quantize};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn planned_bytes_are_the_stored_bytes(n in 1usize..5, groups in 1usize..5, case in 0usize..6) {
+        fn planned_bytes_are_the_stored_bytes(n in 1usize..5, groups in 1usize..5, case in 0usize..8) {
             let k = 32 * groups;
             let scheme = [
                 QuantScheme::F32,
@@ -173,6 +264,11 @@ mod tests {
                 QuantScheme::int4(32, true),
                 QuantScheme::int4(16, false),
                 QuantScheme::int4(k, false),
+                QuantScheme::FP8,
+                QuantScheme {
+                    weight: WeightFormat::Fp8 { block: ScaleBlock::SQUARE },
+                    ..QuantScheme::FP8
+                },
             ][case];
             let packed = quantize(&vec![0.5; n * k], n, k, scheme).unwrap();
             prop_assert_eq!(packed.bytes() as u64, stored_bytes(n, k, scheme));
@@ -181,12 +277,16 @@ mod tests {
 
     #[test]
     fn words_survive_a_round_trip_and_others_are_refused() {
-        for word in ["f32", "bf16", "int8", "int4", "int4-g64", "int4-sym", "int4-g32-sym"] {
+        let grouped = ["int4-g64", "int4-sym", "int4-g32-sym", "w4a8-g128", "w4a8-g32-sym"];
+        for word in WORDS.iter().map(|word| word.word).chain(grouped) {
             assert_eq!(word.parse::<Precision>().unwrap().to_string(), word);
         }
         for word in [
             "",
-            "fp8",
+            "fp8-",
+            "fp8-g32",
+            "fp8x",
+            "w8a8-sym",
             "int4-",
             "int4-g0",
             "int4-g6-sym",
@@ -196,7 +296,7 @@ mod tests {
             "int4-asym",
         ] {
             let error = word.parse::<Precision>().unwrap_err().to_string();
-            assert!(error.contains("use f32, bf16, int8 or int4"), "{error}");
+            assert!(error.contains("use f32, bf16, int8, int4, fp8-wo"), "{error}");
         }
         for group in [0, 7] {
             let error = format!("int4-g{group}").parse::<Precision>().unwrap_err().to_string();
@@ -213,5 +313,8 @@ mod tests {
         for (k, scheme) in schemes {
             assert_eq!(int4.scheme_for(LinearRole::Qkv, k).to_string(), scheme);
         }
+        let w4a8: Precision = "w4a8".parse().unwrap();
+        assert_eq!(w4a8.scheme_for(LinearRole::Qkv, 36).to_string(), "int8/int8");
+        assert_eq!(w4a8.scheme_for(LinearRole::Head, 64).to_string(), "int8");
     }
 }

@@ -15,9 +15,10 @@ const MAX_TOKENS: usize = 40;
 /// Enough blocks for each sequence's longest context.
 const MAX_CONTEXT: usize = 64;
 
-fn precisions() -> [Precision; 5] {
-    let int4 = |group, symmetric| Precision::Int4 { group, symmetric };
-    [Precision::F32, Precision::Bf16, Precision::Int8, int4(None, true), int4(Some(16), false)]
+fn precisions() -> [Precision; 9] {
+    let words =
+        ["f32", "bf16", "int8", "int4-sym", "int4-g16", "fp8", "fp8-wo", "w8a8", "w4a8-g16"];
+    words.map(|word| word.parse().unwrap())
 }
 
 fn decoder<B: Backend>(backend: B, name: &str, precision: Precision) -> Decoder<B> {

@@ -11,9 +11,8 @@ use common::{data, load};
 
 #[test]
 fn planned_bytes_are_held_bytes() {
-    let int4 = |group, symmetric| Precision::Int4 { group, symmetric };
-    let precisions =
-        [Precision::F32, Precision::Bf16, Precision::Int8, Precision::INT4, int4(Some(4), false)];
+    let words = ["f32", "bf16", "int8", "int4", "int4-g4", "fp8-wo", "fp8", "w8a8", "w4a8-sym"];
+    let precisions = words.map(|word| word.parse::<Precision>().unwrap());
     for name in ["llama-attention-bias", "llama-odd-dimensions", "qwen2", "qwen3", "mistral"] {
         for precision in precisions {
             let kv_format = (precision == Precision::Int8).then_some(KvFormat::F32);

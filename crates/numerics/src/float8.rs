@@ -42,7 +42,8 @@ impl Format {
         let min_exponent = 1 - self.bias;
         // The exponent of the binade, but never below the subnormals' own.
         let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(min_exponent);
-        let unit = 2f32.powi(exponent - self.mantissa_bits as i32);
+        // 2^(exponent − mantissa bits), by its bits: `powi` would be most of the time.
+        let unit = f32::from_bits(((exponent - self.mantissa_bits as i32 + 127) as u32) << 23);
         let steps = (magnitude / unit).round_ties_even() as u32;
         // `steps` carries into the next binade by itself: the code is linear in value per binade.
         let code = steps + (((exponent - min_exponent) as u32) << self.mantissa_bits);

@@ -5,6 +5,7 @@
 //! * the scalar types ([`DType`]) and the block formats of GGML ([`BlockType`]), joined in
 //!   [`Encoding`];
 //! * [`QuantScheme`], how a linear layer is stored, and [`PackedWeight`], one that is;
+//! * [`ActivationFormat`], how it reads its input, and [`ActivationRow`], a row that it reads;
 //! * [`mod@reference`], the slow and obvious arithmetic that every kernel is held against.
 //!
 //! # Letters
@@ -14,6 +15,7 @@
 //! features of a linear layer, g quantization group, L layers, B blocks of the cache, S tokens that
 //! a block holds.
 
+pub mod activation;
 pub mod block;
 pub mod dtype;
 pub mod encoding;
@@ -24,10 +26,11 @@ pub mod reference;
 pub mod scheme;
 pub mod weight;
 
+pub use activation::{ActivationFormat, ActivationRow};
 pub use block::BlockType;
 pub use dtype::DType;
 pub use encoding::{DecodeError, Encoding};
 pub use kv::{KvFormat, KvRanges, UnknownKvFormat};
 pub use quantize::{QuantizeError, quantize};
-pub use scheme::{ActivationFormat, Group, QuantScheme, WeightFormat};
+pub use scheme::{Group, QuantScheme, ScaleBlock, WeightFormat};
 pub use weight::{GroupAffine, PackedWeight, WeightData};

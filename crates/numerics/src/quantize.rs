@@ -1,10 +1,12 @@
 //! Round-to-nearest quantization: the data-free way from f32 to any [`QuantScheme`].
 //!
 //! Source: the numerics of integer weight-only formats. Symmetric INT8 is `s = amax/127`, as ModelOpt
-//! has it; symmetric INT4 is GGML's Q4_0; asymmetric is GGML's Q4_1, `s = (max−min)/15` with the
-//! group's minimum on the lowest level.
+//! has it, and FP8 `s = amax/448`; symmetric INT4 is GGML's Q4_0; asymmetric is GGML's Q4_1,
+//! `s = (max−min)/15` with the group's minimum on the lowest level.
 
-use crate::scheme::{Group, QuantScheme, WeightFormat};
+use crate::activation::normal_scale;
+use crate::float8::{E4M3_MAX, f32_to_e4m3};
+use crate::scheme::{Group, QuantScheme, ScaleBlock, WeightFormat};
 use crate::weight::{GroupAffine, PackedWeight, WeightData, pack_nibbles};
 use half::{bf16, f16};
 
@@ -99,8 +101,26 @@ pub fn quantize(
             let nibbles = levels.chunks_exact(k).flat_map(pack_nibbles).collect();
             WeightData::Int4 { nibbles, affine }
         }
+        WeightFormat::Fp8 { block } => round_blocks(w, n, k, block),
     };
-    Ok(PackedWeight { n, k, data })
+    Ok(PackedWeight { n, k, activation: scheme.activation, data })
+}
+
+/// Rounds to E4M3 with `s = amax/448` of each block.
+fn round_blocks(w: &[f32], n: usize, k: usize, block: ScaleBlock) -> WeightData {
+    let (along_n, along_k) = block.grid(n, k);
+    let scale_at = |row: usize, column: usize| row / block.rows * along_k + column / block.columns;
+    let mut scales = vec![0f32; along_n * along_k];
+    for (row, values) in w.chunks_exact(k).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            let largest = &mut scales[scale_at(row, column)];
+            *largest = largest.max(value.abs());
+        }
+    }
+    scales.iter_mut().for_each(|largest| *largest = normal_scale(*largest / E4M3_MAX));
+    let codes = w.iter().enumerate();
+    let codes = codes.map(|(i, v)| f32_to_e4m3(v / scales[scale_at(i / k, i % k)])).collect();
+    WeightData::Fp8 { codes, block, scales }
 }
 
 /// The levels that an integer format has.
@@ -220,6 +240,24 @@ mod tests {
                 vec![quantize(&a, 2, 32, scheme).unwrap(), quantize(&b, 3, 32, scheme).unwrap()];
             let want: Vec<f32> = parts.iter().flat_map(PackedWeight::decode).collect();
             prop_assert_eq!(PackedWeight::stack(parts).unwrap().decode(), want);
+        }
+
+        #[test]
+        fn stacked_fp8_parts_keep_their_scales(
+            a in matrix(6, 10), b in matrix(4, 10), rows in 1usize..8, columns in 1usize..12,
+        ) {
+            let blocks = [ScaleBlock { rows, columns }, ScaleBlock::CHANNEL, ScaleBlock::TENSOR];
+            for block in blocks {
+                let scheme = QuantScheme { weight: WeightFormat::Fp8 { block }, ..QuantScheme::FP8 };
+                let parts =
+                    vec![quantize(&a, 6, 10, scheme).unwrap(), quantize(&b, 4, 10, scheme).unwrap()];
+                let want: Vec<f32> = parts.iter().flat_map(PackedWeight::decode).collect();
+                for (got, want) in want.iter().zip(a.iter().chain(&b)) {
+                    // Three bits of mantissa; the smallest numbers of a block have fewer.
+                    prop_assert!((got - want).abs() <= want.abs() / 16.0 + 3.0 / 448.0 / 1024.0);
+                }
+                prop_assert_eq!(PackedWeight::stack(parts).unwrap().decode(), want);
+            }
         }
     }
 

@@ -2,42 +2,53 @@
 //!
 //! Sums run in f64, so that a kernel's distance from these functions is the kernel's own error.
 
-use crate::scheme::ActivationFormat;
-use crate::weight::PackedWeight;
-use half::bf16;
+use crate::activation::{ActivationFormat, ActivationRow};
+use crate::weight::{PackedWeight, WeightData};
 
-/// `x` as a linear layer of this format reads it.
+/// `y = x·Wᵀ + b` for one token: `x: [K]` in the weight's activation format, `y: [N]`.
 ///
-/// ```
-/// use bantam_numerics::{reference::round_activation, ActivationFormat};
-/// assert_eq!(round_activation(1.001, ActivationFormat::BF16), 1.0);
-/// ```
-#[must_use]
-pub fn round_activation(x: f32, format: ActivationFormat) -> f32 {
-    match format {
-        ActivationFormat::F32 => x,
-        ActivationFormat::BF16 => bf16::from_f32(x).to_f32(),
-    }
-}
-
-/// `y = x·Wᵀ + b` for one token: `x: [K]` (rounded to the weight's activation format), `y: [N]`.
+/// INT8 activations meet integer weights in an integer dot product, which is exact, and what
+/// follows is a fixed order of f32 operations, so that every kernel has the same bits: group by group
+/// `sum = sum + dot·scale`, then `sum = sum + Σx·offset` where there are offsets; after the last
+/// group `sum·scale of x`, and the bias.
 ///
 /// # Panics
 /// If `x` is not K long or `bias` not N.
 #[must_use]
-pub fn linear(x: &[f32], weight: &PackedWeight, bias: Option<&[f32]>) -> Vec<f32> {
-    assert_eq!(x.len(), weight.k, "x has K elements");
-    let format = weight.scheme().activation;
-    let mut row = vec![0.0; weight.k];
-    (0..weight.n)
-        .map(|n| {
-            weight.decode_row(n, &mut row);
-            let terms = row.iter().zip(x);
-            let sum: f64 =
-                terms.map(|(&w, &x)| f64::from(w) * f64::from(round_activation(x, format))).sum();
-            (sum + bias.map_or(0.0, |b| f64::from(b[n]))) as f32
-        })
-        .collect()
+pub fn linear(x: &ActivationRow, weight: &PackedWeight, bias: Option<&[f32]>) -> Vec<f32> {
+    assert_eq!(x.codes.len(), weight.k, "x has K elements");
+    let integer = x.format == ActivationFormat::Int8;
+    match &weight.data {
+        WeightData::Int8 { affine, .. } | WeightData::Int4 { affine, .. } if integer => (0..weight
+            .n)
+            .map(|n| {
+                let groups = weight.k / affine.group;
+                let sum = (0..groups).fold(0f32, |sum, g| {
+                    let (mut dot, mut x_sum) = (0i64, 0i64);
+                    for k in g * affine.group..(g + 1) * affine.group {
+                        dot += i64::from(weight.level(n, k)) * x.codes[k] as i64;
+                        x_sum += x.codes[k] as i64;
+                    }
+                    let at = n * groups + g;
+                    let sum = sum + dot as f32 * affine.scales[at];
+                    affine.offsets.as_ref().map_or(sum, |o| sum + x_sum as f32 * o[at])
+                });
+                sum * x.scale(0) + bias.map_or(0.0, |b| b[n])
+            })
+            .collect(),
+        _ => {
+            let x: Vec<f64> =
+                (0..weight.k).map(|k| f64::from(x.codes[k]) * f64::from(x.scale(k))).collect();
+            let mut row = vec![0.0; weight.k];
+            (0..weight.n)
+                .map(|n| {
+                    weight.decode_row(n, &mut row);
+                    let sum: f64 = row.iter().zip(&x).map(|(&w, &x)| f64::from(w) * x).sum();
+                    (sum + bias.map_or(0.0, |b| f64::from(b[n]))) as f32
+                })
+                .collect()
+        }
+    }
 }
 
 /// Root-mean-square norm of one row: `x / √(mean(x²) + ε) · γ` (Zhang and Sennrich 2019).

@@ -1,6 +1,8 @@
 //! A stored weight matrix, and the only code that knows the order of nibbles in it.
 
-use crate::scheme::{ActivationFormat, Group, QuantScheme, WeightFormat};
+use crate::activation::ActivationFormat;
+use crate::float8::e4m3_to_f32;
+use crate::scheme::{Group, QuantScheme, ScaleBlock, WeightFormat};
 use half::bf16;
 
 /// The weight of a linear layer, `W: [N, K]` in row-major order, whatever its format.
@@ -21,6 +23,8 @@ pub struct PackedWeight {
     pub n: usize,
     /// Input features, K.
     pub k: usize,
+    /// What the layer asks of its input.
+    pub activation: ActivationFormat,
     /// The numbers.
     pub data: WeightData,
 }
@@ -46,6 +50,15 @@ pub enum WeightData {
         /// How they become weights.
         affine: GroupAffine,
     },
+    /// E4M3 codes, `[N, K]`.
+    Fp8 {
+        /// The codes.
+        codes: Vec<u8>,
+        /// Which weights share a scale.
+        block: ScaleBlock,
+        /// One for each block, row by row of [`ScaleBlock::grid`].
+        scales: Vec<f32>,
+    },
 }
 
 /// The map from integer levels to weights, one for each group along K: `w = level·scale + offset`.
@@ -70,7 +83,7 @@ impl GroupAffine {
 
 /// Bytes of a group scale or offset: they are rounded to f16 when a weight is quantized.
 const GROUP_SCALE_BYTES: usize = 2;
-/// Bytes of a per-channel scale.
+/// Bytes of a per-channel scale, and of any scale of FP8.
 const CHANNEL_SCALE_BYTES: usize = 4;
 /// Stored nibbles are unsigned; the level is the nibble minus this.
 const NIBBLE_ZERO: i8 = 8;
@@ -83,14 +96,15 @@ impl PackedWeight {
             if affine.group == self.k { Group::PerChannel } else { Group::Of(affine.group) }
         };
         let weight = match &self.data {
-            WeightData::F32(_) => return QuantScheme::F32,
+            WeightData::F32(_) => WeightFormat::F32,
             WeightData::BF16(_) => WeightFormat::BF16,
             WeightData::Int8 { affine, .. } => WeightFormat::Int8 { group: group(affine) },
             WeightData::Int4 { affine, .. } => {
                 WeightFormat::Int4 { group: group(affine), symmetric: affine.offsets.is_none() }
             }
+            WeightData::Fp8 { block, .. } => WeightFormat::Fp8 { block: *block },
         };
-        QuantScheme { weight, activation: ActivationFormat::BF16 }
+        QuantScheme { weight, activation: self.activation }
     }
 
     /// Size in bytes as stored: values, scales and offsets.
@@ -108,6 +122,9 @@ impl PackedWeight {
             WeightData::BF16(values) => 2 * values.len(),
             WeightData::Int8 { levels, affine } => levels.len() + scale_bytes(affine),
             WeightData::Int4 { nibbles, affine } => nibbles.len() + scale_bytes(affine),
+            WeightData::Fp8 { codes, scales, .. } => {
+                codes.len() + CHANNEL_SCALE_BYTES * scales.len()
+            }
         }
     }
 
@@ -124,7 +141,7 @@ impl PackedWeight {
                 let nibble = if k.is_multiple_of(2) { byte & 0xf } else { byte >> 4 };
                 nibble as i8 - NIBBLE_ZERO
             }
-            WeightData::F32(_) | WeightData::BF16(_) => {
+            WeightData::F32(_) | WeightData::BF16(_) | WeightData::Fp8 { .. } => {
                 panic!("level() of a {} weight, which has none", self.scheme())
             }
         }
@@ -152,6 +169,13 @@ impl PackedWeight {
                     *o = f32::from(self.level(n, k)) * affine.scales[g] + offset;
                 }
             }
+            WeightData::Fp8 { codes, block, scales } => {
+                let (_, along_k) = block.grid(self.n, self.k);
+                let scales = &scales[n / block.rows * along_k..][..along_k];
+                for (k, (o, &code)) in out.iter_mut().zip(&codes[row]).enumerate() {
+                    *o = e4m3_to_f32(code) * scales[k / block.columns];
+                }
+            }
         }
     }
 
@@ -167,7 +191,8 @@ impl PackedWeight {
 
     /// Stacks weights that read the same input (q, k, v; gate, up) into one along N.
     ///
-    /// Returns none if their K, format or group differ.
+    /// FP8 parts keep their own scales: blocks that would reach from one part into the next become
+    /// rows. Returns none if K, format, group or activations differ.
     ///
     /// # Panics
     /// If `parts` is empty.
@@ -175,8 +200,8 @@ impl PackedWeight {
     pub fn stack(parts: Vec<Self>) -> Option<Self> {
         let mut parts = parts.into_iter();
         let mut whole = parts.next().expect("at least one weight to stack");
-        for part in parts {
-            if part.k != whole.k || part.scheme() != whole.scheme() {
+        for mut part in parts {
+            if !whole.share_blocks(&mut part) || part.scheme() != whole.scheme() {
                 return None;
             }
             whole.n += part.n;
@@ -197,10 +222,44 @@ impl PackedWeight {
                     a.extend(b);
                     s.extend(t);
                 }
+                (
+                    WeightData::Fp8 { codes: a, scales: s, .. },
+                    WeightData::Fp8 { codes: b, scales: t, .. },
+                ) => {
+                    a.extend(b);
+                    s.extend(t);
+                }
                 _ => return None,
             }
         }
         Some(whole)
+    }
+
+    /// Makes the FP8 scales of two parts stackable; whether both have the same K, and the same
+    /// activations.
+    fn share_blocks(&mut self, next: &mut Self) -> bool {
+        let whole_blocks = |part: &Self, other: &Self| match (&part.data, &other.data) {
+            (WeightData::Fp8 { block: a, .. }, WeightData::Fp8 { block: b, .. }) => {
+                a == b && part.n.is_multiple_of(a.rows)
+            }
+            _ => true,
+        };
+        if !whole_blocks(self, next) {
+            self.scale_each_row();
+            next.scale_each_row();
+        }
+        self.k == next.k && self.activation == next.activation
+    }
+
+    /// Gives each row of an FP8 weight its own scales.
+    fn scale_each_row(&mut self) {
+        let (n, k) = (self.n, self.k);
+        if let WeightData::Fp8 { block, scales, .. } = &mut self.data {
+            let (_, along_k) = block.grid(n, k);
+            let of_row = |row: usize| &scales[row / block.rows * along_k..][..along_k];
+            *scales = (0..n).flat_map(of_row).copied().collect();
+            block.rows = 1;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Appending to the cache and attending over it, with ragged batches and scattered blocks.
 
+use super::input::{self, InputCase};
 use super::{Check, compare, noise, tensor};
 use crate::reference::Reference;
 use crate::{AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, KvRanges, Rope};
@@ -15,6 +16,8 @@ pub(super) struct AttentionCase {
     pairs: RotaryPairs,
     head_norm: bool,
     format: KvFormat,
+    /// How the outputs are left.
+    input: InputCase,
     /// (tokens already cached, tokens of this step) of each sequence.
     lengths: Vec<(usize, usize)>,
     seed: u64,
@@ -34,8 +37,9 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
     let range = || 0.5f32..4.0;
     let ranges = (range(), range()).prop_map(|(key, value)| Some(KvRanges { key, value }));
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop_oneof![Just(None), ranges]);
+    let format = (format, input::case());
     (heads, window, pairs, format, lengths, flags, any::<u64>()).prop_map(
-        |((kv_heads, group, head_dim), window, pairs, format, lengths, flags, seed)| {
+        |((kv_heads, group, head_dim), window, pairs, (format, input), lengths, flags, seed)| {
             let (alibi, partial, head_norm, kv_ranges) = flags;
             let heads = kv_heads * group;
             let slopes = || (1..=heads).map(|h| 2f32.powf(-8.0 * h as f32 / heads as f32));
@@ -51,7 +55,7 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
             let rotary_dim = if partial { head_dim / 2 } else { head_dim };
             // A norm's last bit may move a number across a rounding border of 8 bits.
             let head_norm = head_norm && !format.is_scaled();
-            AttentionCase { shape, rotary_dim, pairs, head_norm, format, lengths, seed }
+            AttentionCase { shape, rotary_dim, pairs, head_norm, format, input, lengths, seed }
         },
     )
 }
@@ -72,6 +76,7 @@ pub(super) fn wide_case() -> AttentionCase {
         pairs: RotaryPairs::HalfSplit,
         head_norm: false,
         format: KvFormat::BF16,
+        input: InputCase::plain(ActivationFormat::BF16),
         lengths: vec![(2, 3)],
         seed: 1,
     }
@@ -150,9 +155,10 @@ impl AttentionCase {
             backend
                 .append(&mut qkv, &self.shape, norm, Some(&rope), &batch, 1, &mut cache)
                 .expect("shapes agree");
-            let mut out = backend.operand(batch.num_tokens(), out_columns, ActivationFormat::F32);
+            let mut out = backend.operand(batch.num_tokens(), out_columns, self.input.format);
+            let input = self.input.input(backend, out_columns);
             backend
-                .attention(&qkv, &self.shape, &batch, 1, &cache, &mut out)
+                .attention(&qkv, &self.shape, &batch, 1, &cache, &input, &mut out)
                 .expect("shapes agree");
             let (qkv, out) = (backend.read(&qkv), backend.read_operand(&out));
             for (span, &(sequence, ..)) in batch.spans.iter().zip(step) {
@@ -192,7 +198,9 @@ pub(super) fn check<B: Backend>(backend: &B, case: AttentionCase) -> Check {
     };
     for (got, want) in got.iter().zip(&want) {
         compare("append", &got[0], &want[0], |i| 1e-5 * want[0][i].abs().max(1.0))?;
-        compare("attention", &got[1], &want[1], |_| tolerance)?;
+        let columns = case.shape.heads * case.shape.head_dim;
+        let tolerance = case.input.tolerance(&want[1], columns, tolerance);
+        compare("attention", &got[1], &want[1], |i| tolerance[i])?;
     }
     Ok(())
 }

@@ -10,10 +10,11 @@
 //! ```
 
 mod attention;
+mod input;
 mod linear;
 mod rowwise;
 
-use crate::{Backend, Store};
+use crate::{Backend, LinearInput, Store};
 use bantam_numerics::{ActivationFormat, QuantScheme, quantize};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -22,14 +23,19 @@ type Check = Result<(), TestCaseError>;
 
 /// Random cases of each property.
 const CASES: u32 = 48;
+/// Random cases of each property of each linear scheme.
+const SCHEME_CASES: u32 = 6;
 
 /// Holds a back end against the reference arithmetic.
 ///
 /// # Panics
 /// With the smallest failing case, if the back end breaks a contract.
 pub fn check<B: Backend>(backend: &B) {
-    property(backend, linear::case(), linear::check);
-    property(backend, linear::case(), linear::check_invariance);
+    for scheme in linear::schemes() {
+        property_of(SCHEME_CASES, backend, linear::case(scheme), linear::check);
+        property_of(SCHEME_CASES, backend, linear::case(scheme), linear::check_invariance);
+    }
+    property(backend, input::round_case(), input::check_round);
     property(backend, rowwise::case(), rowwise::check_embed);
     property(backend, rowwise::case(), rowwise::check_norm);
     property(backend, rowwise::case(), rowwise::check_feed_forward);
@@ -40,7 +46,16 @@ pub fn check<B: Backend>(backend: &B) {
 }
 
 fn property<B: Backend, S: Strategy>(backend: &B, cases: S, check: fn(&B, S::Value) -> Check) {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    property_of(CASES, backend, cases, check);
+}
+
+fn property_of<B: Backend, S: Strategy>(
+    count: u32,
+    backend: &B,
+    cases: S,
+    check: fn(&B, S::Value) -> Check,
+) {
+    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&cases, |case| check(backend, case));
     if let Err(error) = result {
         panic!("{}: {error}", backend.describe());
@@ -72,14 +87,6 @@ fn compare(what: &str, got: &[f32], want: &[f32], tolerance: impl Fn(usize) -> f
     Ok(())
 }
 
-/// Rounding of one stored activation, relative to its size.
-fn activation_step(format: ActivationFormat) -> f32 {
-    match format {
-        ActivationFormat::F32 => 4e-6,
-        ActivationFormat::BF16 => 1.0 / 128.0, // the two sides may round to different neighbours
-    }
-}
-
 /// An operand that holds given rows.
 fn operand<B: Backend>(
     backend: &B,
@@ -89,7 +96,7 @@ fn operand<B: Backend>(
 ) -> B::Operand {
     let tensor = tensor(backend, x, columns);
     let mut operand = backend.operand(x.len() / columns, columns, format);
-    backend.round(&tensor, &mut operand).expect("same shape");
+    backend.round(&tensor, &LinearInput::new(format), &mut operand).expect("same shape");
     operand
 }
 
@@ -110,8 +117,7 @@ fn check_refusals<B: Backend>(backend: &B) {
     let table = quantize(&[0.5; 64], 4, 16, QuantScheme::F32).expect("finite");
     let table = backend.weight(table).expect("f32 is always supported");
     assert!(backend.embed(&table, &[4], &mut small).is_err(), "token out of range");
-    let mut narrow = backend.operand(2, 15, ActivationFormat::F32);
-    assert!(backend.round(&x, &mut narrow).is_err(), "columns differ");
+    check_input_refusals(backend);
     let input = operand(backend, &[0.5; 30], 15, ActivationFormat::F32);
     let mut out = backend.tensor(2, 4);
     let linear = backend.linear(&input, &table, None, Store::Replace, &mut out);
@@ -119,12 +125,54 @@ fn check_refusals<B: Backend>(backend: &B) {
     let input = operand(backend, &[0.5; 32], 16, ActivationFormat::F32);
     let linear = backend.linear(&input, &table, None, Store::Replace, &mut small);
     assert!(linear.is_err(), "N differs");
+    let input = operand(backend, &[0.5; 32], 16, ActivationFormat::BF16);
+    let linear = backend.linear(&input, &table, None, Store::Replace, &mut out);
+    assert!(linear.is_err(), "the operand has another format");
     attention::check_refusals(backend);
+    check_scheme_refusals(backend);
+}
+
+/// What a layer asks of its input must fit the rows.
+fn check_input_refusals<B: Backend>(backend: &B) {
+    let x = tensor(backend, &[0.5; 32], 16);
+    let plain = || LinearInput::<B::Vector>::new(ActivationFormat::Int8);
+    let refused = |what: &str, columns: usize, input: &LinearInput<B::Vector>| {
+        let mut out = backend.operand(2, columns, ActivationFormat::Int8);
+        assert!(backend.round(&x, input, &mut out).is_err(), "{what} was accepted");
+    };
+    refused("another number of columns", 15, &plain());
+    refused("rows wider than the operand", 16, &LinearInput::new(ActivationFormat::BF16));
+    let channel_factors = Some(backend.vector(&[1.0; 15]));
+    refused("a factor too few", 16, &LinearInput { channel_factors, ..plain() });
+    refused("an order too short", 16, &LinearInput { order: Some(vec![0; 15]), ..plain() });
+    refused("an order past the row", 16, &LinearInput { order: Some(vec![16; 16]), ..plain() });
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        refused("a bad scale", 16, &LinearInput { scale: Some(scale), ..plain() });
+    }
+}
+
+/// Pairs of formats that cannot meet are refused when the weight is packed, with a way out.
+fn check_scheme_refusals<B: Backend>(backend: &B) {
+    use ActivationFormat::{BF16, F32, Int8};
+    let pairs = [
+        (QuantScheme::F32, BF16),
+        (QuantScheme::BF16, F32),
+        (QuantScheme::INT8, F32),
+        (QuantScheme::FP8, Int8),
+    ];
+    for (scheme, activation) in pairs {
+        let packed = quantize(&[0.5; 64], 4, 16, scheme.with(activation)).expect("finite");
+        let error = backend.weight(packed).err().expect("an unsupported pair").to_string();
+        assert!(error.contains("; use "), "{error}");
+    }
     // Groups that no panel format could cut: either run right or refused.
-    let odd = quantize(&[0.5; 12], 2, 6, QuantScheme::int4(6, false)).expect("finite");
-    if let Ok(weight) = backend.weight(odd) {
-        let input = operand(backend, &[0.5; 6], 6, ActivationFormat::BF16);
-        let mut out = backend.tensor(1, 2);
-        backend.linear(&input, &weight, None, Store::Replace, &mut out).expect("shapes agree");
+    for activation in [BF16, Int8] {
+        let scheme = QuantScheme::int4(6, false).with(activation);
+        let odd = quantize(&[0.5; 12], 2, 6, scheme).expect("finite");
+        if let Ok(weight) = backend.weight(odd) {
+            let input = operand(backend, &[0.5; 6], 6, activation);
+            let mut out = backend.tensor(1, 2);
+            backend.linear(&input, &weight, None, Store::Replace, &mut out).expect("shapes agree");
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! Operations that treat each row on its own.
 
-use super::{Check, activation_step, compare, noise, tensor};
+use super::input::{self, InputCase};
+use super::{Check, compare, noise, tensor};
 use crate::reference::Reference;
 use crate::{Backend, FeedForward, Norm, NormKind};
 use bantam_numerics::reference::Activation;
-use bantam_numerics::{ActivationFormat, QuantScheme, quantize};
+use bantam_numerics::{QuantScheme, quantize};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 pub(super) struct RowwiseCase {
     rows: usize,
     columns: usize,
-    format: ActivationFormat,
+    input: InputCase,
     norm: NormKind,
     bias: bool,
     activation: Activation,
@@ -20,16 +21,15 @@ pub(super) struct RowwiseCase {
 }
 
 pub(super) fn case() -> impl Strategy<Value = RowwiseCase> {
-    let format = prop_oneof![Just(ActivationFormat::F32), Just(ActivationFormat::BF16)];
     let norm = prop_oneof![Just(NormKind::Rms), Just(NormKind::Layer)];
     let activation =
         prop_oneof![Just(Activation::Silu), Just(Activation::Gelu), Just(Activation::GeluTanh)];
     let flags = (any::<bool>(), any::<bool>());
-    (1usize..40, 1usize..700, format, norm, activation, flags, any::<u64>()).prop_map(
-        |(rows, columns, format, norm, activation, (bias, gated), seed)| RowwiseCase {
+    (1usize..40, 1usize..700, input::case(), norm, activation, flags, any::<u64>()).prop_map(
+        |(rows, columns, input, norm, activation, (bias, gated), seed)| RowwiseCase {
             rows,
             columns,
-            format,
+            input,
             norm,
             bias: bias && norm == NormKind::Layer,
             activation,
@@ -43,7 +43,7 @@ pub(super) fn check_embed<B: Backend>(backend: &B, case: RowwiseCase) -> Check {
     let vocabulary = 50;
     let values = noise(case.seed, vocabulary * case.columns);
     let tokens: Vec<u32> = (0..case.rows as u32).map(|i| i * 7 % vocabulary as u32).collect();
-    for scheme in [QuantScheme::F32, QuantScheme::BF16, QuantScheme::INT8] {
+    for scheme in [QuantScheme::F32, QuantScheme::BF16, QuantScheme::INT8, QuantScheme::FP8] {
         let packed = quantize(&values, vocabulary, case.columns, scheme).expect("finite");
         let want: Vec<f32> = tokens
             .iter()
@@ -75,8 +75,9 @@ impl RowwiseCase {
 
     fn run_norm<B: Backend>(&self, backend: &B, x: &[f32]) -> Vec<f32> {
         let x = tensor(backend, x, self.columns);
-        let mut out = backend.operand(self.rows, self.columns, self.format);
-        backend.norm(&x, &self.norm(backend), &mut out).expect("shapes agree");
+        let mut out = backend.operand(self.rows, self.columns, self.input.format);
+        let input = self.input.input(backend, self.columns);
+        backend.norm(&x, &self.norm(backend), &input, &mut out).expect("shapes agree");
         backend.read_operand(&out)
     }
 }
@@ -87,10 +88,10 @@ pub(super) fn check_norm<B: Backend>(backend: &B, case: RowwiseCase) -> Check {
         noise(case.seed, case.rows * case.columns).iter().map(|v| 3.0 * v + 0.5).collect();
     let got = case.run_norm(backend, &x);
     let want = case.run_norm(&Reference, &x);
-    let step = activation_step(case.format);
     // One column has no variance: ε alone decides, and rounding of the mean shows.
     let slack = if case.columns < 8 { 1e-3 } else { 2e-5 };
-    compare("norm", &got, &want, |i| want[i].abs() * step + slack)?;
+    let tolerance = case.input.tolerance(&want, case.columns, slack);
+    compare("norm", &got, &want, |i| tolerance[i])?;
     for row in 0..case.rows {
         let range = row * case.columns..(row + 1) * case.columns;
         let alone = case.run_norm(backend, &x[range.clone()]);
@@ -109,12 +110,13 @@ pub(super) fn check_feed_forward<B: Backend>(backend: &B, case: RowwiseCase) -> 
     let x: Vec<f32> = noise(case.seed, case.rows * columns).iter().map(|v| 8.0 * v).collect();
     fn run<B: Backend>(backend: &B, case: &RowwiseCase, kind: FeedForward, x: &[f32]) -> Vec<f32> {
         let x = tensor(backend, x, kind.input_columns(case.columns));
-        let mut out = backend.operand(case.rows, case.columns, case.format);
-        backend.feed_forward(&x, kind, &mut out).expect("shapes agree");
+        let mut out = backend.operand(case.rows, case.columns, case.input.format);
+        let input = case.input.input(backend, case.columns);
+        backend.feed_forward(&x, kind, &input, &mut out).expect("shapes agree");
         backend.read_operand(&out)
     }
     let got = run(backend, &case, kind, &x);
     let want = run(&Reference, &case, kind, &x);
-    let step = activation_step(case.format);
-    compare("feed_forward", &got, &want, |i| want[i].abs() * step + 1.2e-5)
+    let tolerance = case.input.tolerance(&want, case.columns, 1.2e-5);
+    compare("feed_forward", &got, &want, |i| tolerance[i])
 }

@@ -4,10 +4,11 @@ use super::{Attention, Finish, Partial, QueryRow, Scratch, TILE_ROWS, Tile, Tile
 use crate::cache::{CacheWriter, CpuCache, Slot};
 use crate::cpu::{Cpu, TASK_ELEMENTS, WorkerScratch};
 use crate::element::{Bf16Cached, Cached, Element, F32Cached, Fp8Cached, Int8Cached};
-use crate::rowwise::NormHead;
-use crate::tensor::{CpuOperand, CpuTensor, OperandData, Shared};
+use crate::rowwise::{NormHead, SameRows};
+use crate::tensor::{CpuOperand, CpuTensor, Shared};
 use bantam_backend::reference::{check_attention, check_writes};
-use bantam_backend::{AttentionShape, BackendError, Batch, HeadNorm, KvFormat, Rope};
+use bantam_backend::{AttentionShape, BackendError, Batch, HeadNorm, KvFormat, LinearInput, Rope};
+use bantam_numerics::ActivationFormat;
 use bantam_numerics::reference::rotate;
 
 /// [`append`](bantam_backend::Backend::append): tasks are runs of whole blocks of a sequence.
@@ -86,6 +87,7 @@ pub(crate) fn append(
 
 /// [`attention`](bantam_backend::Backend::attention): tasks are tiles, or chunks of tiles where
 /// there are few.
+#[allow(clippy::too_many_arguments)] // the signature of the seam
 pub(crate) fn attention(
     cpu: &Cpu,
     qkv: &CpuTensor,
@@ -93,21 +95,30 @@ pub(crate) fn attention(
     batch: &Batch,
     layer: usize,
     cache: &CpuCache,
+    input: &LinearInput<Vec<f32>>,
     out: &mut CpuOperand,
 ) -> Result<(), BackendError> {
     check_attention("attention", qkv.columns, qkv.rows, shape, batch, &cache.layout)?;
     let columns = shape.heads * shape.head_dim;
     BackendError::check_shape("attention", "output columns", out.columns, columns)?;
-    out.set_rows("attention", qkv.rows)?;
+    out.begin("attention", qkv.rows, input)?;
     let tiles = tiles(batch, shape);
-    let (values, columns, stride) = (qkv.values(), qkv.columns, out.stride);
-    let job = Attention { qkv: values, columns, shape, cache, layer };
-    match &mut out.data {
-        OperandData::F32(out) => {
-            attend_over(cpu, &job, &tiles, Shared(out.as_mut_ptr()), stride);
+    let stride = out.stride;
+    let job = Attention { qkv: qkv.values(), columns: qkv.columns, shape, cache, layer };
+    let (elements, _) = out.parts();
+    match input.format {
+        // Tiles write heads, not the padding after a row.
+        ActivationFormat::F32 if input.keeps_channels() && stride == columns => {
+            attend_over(cpu, &job, &tiles, elements.cast::<f32>(), stride);
         }
-        OperandData::Bf16(out) => {
-            attend_over(cpu, &job, &tiles, Shared(out.as_mut_ptr()), stride);
+        ActivationFormat::BF16 if input.keeps_channels() && stride == columns => {
+            attend_over(cpu, &job, &tiles, elements.cast::<u16>(), stride);
+        }
+        // A row's heads come from several tiles: its scale is known only when all are there.
+        _ => {
+            let mut rows = cpu.attended(out.rows * columns);
+            attend_over(cpu, &job, &tiles, Shared(rows.as_mut_ptr()), columns);
+            cpu.fill_operand(&SameRows { x: &rows }, input, out);
         }
     }
     Ok(())

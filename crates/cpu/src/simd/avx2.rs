@@ -35,6 +35,11 @@ impl Simd for Avx2 {
     type F = F;
     type Pairs = [__m256i; 2];
     type Pair = __m256i;
+    type I = [__m256i; 2];
+    /// Even and odd k as i16, of the first eight columns and of the last.
+    type Quads = [[__m256i; 2]; 2];
+    /// Even and odd k as i16.
+    type Quad = [__m256i; 2];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -148,6 +153,24 @@ impl Simd for Avx2 {
             _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
         }
     }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: F) {
+        unsafe {
+            let [low, high] = value.map(|v| _mm256_cvtps_epi32(v));
+            let words = _mm256_packs_epi32(low, high);
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm256_packs_epi16(words, words);
+            let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes);
+            _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(bytes));
+        }
+    }
+    #[inline(always)]
+    unsafe fn power_below(a: F) -> F {
+        unsafe {
+            let exponent = _mm256_castsi256_ps(_mm256_set1_epi32(0x7f80_0000));
+            a.map(|a| _mm256_and_ps(a, exponent))
+        }
+    }
 
     #[inline(always)]
     unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs {
@@ -221,6 +244,61 @@ impl Simd for Avx2 {
             };
             let step =
                 |acc, w| _mm256_fmadd_ps(odd(w), odd(x), _mm256_fmadd_ps(even(w), even(x), acc));
+            [step(acc[0], w[0]), step(acc[1], w[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(value: i32) -> Self::I {
+        unsafe { [_mm256_set1_epi32(value); 2] }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: Self::I) -> F {
+        unsafe { a.map(|a| _mm256_cvtepi32_ps(a)) }
+    }
+    #[inline(always)]
+    unsafe fn quads_u8(from: *const u8) -> Self::Quads {
+        unsafe {
+            let low = _mm256_set1_epi16(0xff);
+            [from, from.add(32)].map(|half| {
+                let bytes = _mm256_loadu_si256(half.cast());
+                [_mm256_and_si256(bytes, low), _mm256_srli_epi16::<8>(bytes)]
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn quads_u4(from: *const u8) -> Self::Quads {
+        unsafe {
+            let low = _mm256_set1_epi16(0xf);
+            [from, from.add(16)].map(|half| {
+                let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(half.cast()));
+                [_mm256_and_si256(bytes, low), _mm256_srli_epi16::<4>(bytes)]
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_quads(to: *mut u8, quads: Self::Quads) {
+        unsafe {
+            let bytes = quads.map(|[even, odd]| _mm256_or_si256(even, _mm256_slli_epi16::<8>(odd)));
+            _mm256_storeu_si256(to.cast(), bytes[0]);
+            _mm256_storeu_si256(to.add(32).cast(), bytes[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_quad(from: *const i8) -> Self::Quad {
+        unsafe {
+            let quad = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad));
+            [even, _mm256_srai_epi16::<8>(quad)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8(acc: Self::I, w: Self::Quads, x: Self::Quad) -> Self::I {
+        unsafe {
+            let step = |acc, w: [__m256i; 2]| {
+                let even = _mm256_madd_epi16(w[0], x[0]);
+                _mm256_add_epi32(_mm256_add_epi32(acc, even), _mm256_madd_epi16(w[1], x[1]))
+            };
             [step(acc[0], w[0]), step(acc[1], w[1])]
         }
     }

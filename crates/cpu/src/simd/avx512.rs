@@ -1,14 +1,14 @@
-//! Sixteen lanes in one AVX-512 register, with the BF16 dot product.
+//! Sixteen lanes in one AVX-512 register, with the BF16 and VNNI dot products.
 
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
-/// AVX-512 F, BW, VL and BF16.
+/// AVX-512 F, BW, VL, BF16 and VNNI.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
 /// Enters a kernel with AVX-512 enabled.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512bf16,avx512vnni")]
 pub(crate) unsafe fn run<K: Kernel>(kernel: K) {
     // SAFETY: the caller detected these instructions.
     unsafe { kernel.run::<Avx512>() }
@@ -25,12 +25,27 @@ const LEVELS: [u16; 32] = {
     codes
 };
 
+/// bf16 codes of the subnormal E4M3 magnitudes 0..8, steps of 2⁻⁹; a lookup reads five bits of its
+/// index.
+const SUBNORMALS: [u16; 32] = {
+    let mut codes = [0; 32];
+    let mut i = 0;
+    while i < 8 {
+        codes[i] = (i as f32 / 512.0).to_bits().wrapping_shr(16) as u16;
+        i += 1;
+    }
+    codes
+};
+
 // SAFETY of every block below: the trait's contract gives pointers to as many elements as are read,
 // and calls happen only below `run`.
 impl Simd for Avx512 {
     type F = __m512;
     type Pairs = __m512i;
     type Pair = __m512i;
+    type I = __m512i;
+    type Quads = __m512i;
+    type Quad = __m512i;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -106,6 +121,17 @@ impl Simd for Avx512 {
             to.cast::<__m256bh>().write_unaligned(_mm512_cvtneps_pbh(value));
         }
     }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: __m512) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value))) }
+    }
+    #[inline(always)]
+    unsafe fn power_below(a: __m512) -> __m512 {
+        unsafe {
+            let exponent = _mm512_set1_epi32(0x7f80_0000);
+            _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), exponent))
+        }
+    }
 
     #[inline(always)]
     unsafe fn pairs_bf16(from: *const u16) -> __m512i {
@@ -124,16 +150,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn pairs_e4m3(from: *const u8) -> __m512i {
         unsafe {
-            // Exponent and mantissa moved into place stand for the value times 2^-120.
-            let rescale = _mm512_set1_ps(f32::from_bits(247 << 23));
-            let widen = |at: usize| {
-                let codes = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.add(at).cast()));
-                let sign = _mm512_and_si512(codes, _mm512_set1_epi32(i32::MIN));
-                let magnitude = _mm512_and_si512(codes, _mm512_set1_epi32(0x7f));
-                let bits = _mm512_or_si512(sign, _mm512_slli_epi32::<20>(magnitude));
-                _mm512_mul_ps(_mm512_castsi512_ps(bits), rescale)
-            };
-            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(widen(16), widen(0)))
+            let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+            // Exponent and mantissa move into place, and the bias becomes that of bf16.
+            let magnitude =
+                _mm512_and_si512(_mm512_slli_epi16::<4>(codes), _mm512_set1_epi16(0x7f0));
+            let normal = _mm512_add_epi16(magnitude, _mm512_set1_epi16(120 << 7));
+            // The eight smallest have no exponent to move: they are looked up.
+            let small = _mm512_testn_epi16_mask(codes, _mm512_set1_epi16(0x78));
+            let table = _mm512_loadu_si512(SUBNORMALS.as_ptr().cast());
+            let magnitude = _mm512_mask_permutexvar_epi16(normal, small, codes, table);
+            let sign = _mm512_and_si512(_mm512_slli_epi16::<8>(codes), _mm512_set1_epi16(i16::MIN));
+            _mm512_or_si512(magnitude, sign)
         }
     }
     #[inline(always)]
@@ -162,5 +189,39 @@ impl Simd for Avx512 {
             let x = std::mem::transmute::<__m512i, __m512bh>(x);
             _mm512_dpbf16_ps(acc, w, x)
         }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(value: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(value) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn quads_u8(from: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn quads_u4(from: *const u8) -> __m512i {
+        unsafe {
+            // A byte becomes two: its low nibble, and its high one moved down from the byte above.
+            let bytes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+            let spread = _mm512_or_si512(bytes, _mm512_slli_epi16::<4>(bytes));
+            _mm512_and_si512(spread, _mm512_set1_epi8(0xf))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_quads(to: *mut u8, quads: __m512i) {
+        unsafe { _mm512_storeu_si512(to.cast(), quads) }
+    }
+    #[inline(always)]
+    unsafe fn splat_quad(from: *const i8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
     }
 }

@@ -16,7 +16,7 @@ use std::str::FromStr;
 /// Lanes of [`Simd::F`], and columns of a weight panel.
 pub(crate) const LANES: usize = 16;
 
-/// Sixteen f32 lanes, and bf16 pairs to feed them.
+/// Sixteen f32 lanes, bf16 pairs to feed them, and sixteen i32 lanes with quads of bytes for theirs.
 ///
 /// # Safety
 /// Methods may use instructions of the set: call them only below [`Isa::run`]. Pointers must be
@@ -28,6 +28,12 @@ pub(crate) trait Simd: Copy + 'static {
     type Pairs: Copy;
     /// One pair of bf16, the same in all lanes.
     type Pair: Copy;
+    /// 16 × i32.
+    type I: Copy;
+    /// 16 quads of unsigned bytes: four consecutive k for each of 16 columns.
+    type Quads: Copy;
+    /// One quad of signed bytes, the same in all lanes.
+    type Quad: Copy;
     /// Whether registers suffice for the large tiles.
     const WIDE: bool;
 
@@ -56,6 +62,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_f16(from: *const u16) -> Self::F;
     /// Rounds to nearest even bf16.
     unsafe fn store_bf16(to: *mut u16, value: Self::F);
+    /// Rounds to the nearest integer, ties to even. Lanes lie in −128..=127.
+    unsafe fn store_i8(to: *mut i8, value: Self::F);
+    /// The largest power of two not above |a|, by its bits: zero for subnormal numbers.
+    unsafe fn power_below(a: Self::F) -> Self::F;
 
     /// 32 × bf16.
     unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs;
@@ -71,6 +81,21 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn splat_pair(from: *const u16) -> Self::Pair;
     /// `acc + w₀·x₀ + w₁·x₁` in each lane, f32 accumulation.
     unsafe fn dot(acc: Self::F, w: Self::Pairs, x: Self::Pair) -> Self::F;
+
+    /// The same integer in all lanes.
+    unsafe fn splat_i32(value: i32) -> Self::I;
+    /// To the nearest f32.
+    unsafe fn to_f32(a: Self::I) -> Self::F;
+    /// 64 × u8.
+    unsafe fn quads_u8(from: *const u8) -> Self::Quads;
+    /// 32 bytes of nibbles: byte 2c + j holds k = 2j of column c in its low half, 2j + 1 in its high.
+    unsafe fn quads_u4(from: *const u8) -> Self::Quads;
+    /// Writes 64 × u8.
+    unsafe fn store_quads(to: *mut u8, quads: Self::Quads);
+    /// Four i8 for every lane.
+    unsafe fn splat_quad(from: *const i8) -> Self::Quad;
+    /// `acc + w₀·x₀ + w₁·x₁ + w₂·x₂ + w₃·x₃` in each lane: exact, but for wrapping at 2³².
+    unsafe fn dot_i8(acc: Self::I, w: Self::Quads, x: Self::Quad) -> Self::I;
 
     /// eˣ within 2 units in the last place; zero below −87.3.
     #[inline(always)]
@@ -143,7 +168,8 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, VL and BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later).
+    /// AVX-512 F, BW, VL, BF16 and VNNI (Zen 4, Cooper Lake, Sapphire Rapids and later). Every
+    /// processor that has BF16 has VNNI; where a virtual machine hides either, AVX2 serves.
     Avx512,
 }
 
@@ -175,6 +201,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vnni")
             }
         }
     }
@@ -232,140 +259,4 @@ impl FromStr for Isa {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct ExpOf<'a>(&'a mut [f32; LANES]);
-
-    impl Kernel for ExpOf<'_> {
-        #[inline(always)]
-        unsafe fn run<S: Simd>(self) {
-            // SAFETY: the array has 16 elements.
-            unsafe { S::store(self.0.as_mut_ptr(), S::exp(S::load(self.0.as_ptr()))) }
-        }
-    }
-
-    #[test]
-    fn exp_is_accurate_on_every_isa() {
-        for isa in Isa::available() {
-            for step in 0..4000 {
-                let mut x = [0.0; LANES];
-                for (i, x) in x.iter_mut().enumerate() {
-                    *x = -87.0 + (step * LANES + i) as f32 * (175.0 / 64000.0);
-                }
-                let mut got = x;
-                isa.run(ExpOf(&mut got));
-                for (x, got) in x.into_iter().zip(got) {
-                    let want = f64::from(x).exp();
-                    let error = (f64::from(got) - want).abs() / want;
-                    assert!(error < 2.5e-7, "{isa}: exp({x}) = {got}, expected {want}");
-                }
-            }
-            let mut special = [f32::NEG_INFINITY; LANES];
-            isa.run(ExpOf(&mut special));
-            assert_eq!(special, [0.0; LANES], "{isa}");
-        }
-    }
-
-    /// What a kernel reads in `Primitives`, and where it writes.
-    struct Primitives<'a> {
-        bytes: &'a [u8; 64],
-        x: [u16; 2],
-        out: &'a mut [[f32; LANES]; 7],
-        stored: &'a mut [u16; LANES],
-    }
-
-    impl Kernel for Primitives<'_> {
-        #[inline(always)]
-        unsafe fn run<S: Simd>(self) {
-            let p = self.bytes.as_ptr();
-            // SAFETY: every read below stays within 64 bytes, every write within its array.
-            unsafe {
-                let x = S::splat_pair(self.x.as_ptr());
-                let zero = S::splat(0.0);
-                let [low, high] = S::pairs_i4(p);
-                let rows = [
-                    S::dot(zero, S::pairs_bf16(p.cast()), x),
-                    S::dot(zero, S::pairs_i8(p.cast()), x),
-                    S::dot(zero, low, x),
-                    S::dot(zero, high, x),
-                    S::load_f16(p.cast()),
-                    S::round(S::mul(S::load_f16(p.cast()), S::splat(3.0))),
-                    S::dot(zero, S::pairs_e4m3(p), x),
-                ];
-                for (out, row) in self.out.iter_mut().zip(rows) {
-                    S::store(out.as_mut_ptr(), row);
-                }
-                S::store_bf16(self.stored.as_mut_ptr(), rows[4]);
-            }
-        }
-    }
-
-    struct E4m3<'a>(&'a [u8; 32], &'a mut [u16; 32]);
-
-    impl Kernel for E4m3<'_> {
-        #[inline(always)]
-        unsafe fn run<S: Simd>(self) {
-            // SAFETY: both arrays hold 32 elements.
-            unsafe { S::store_pairs(self.1.as_mut_ptr(), S::pairs_e4m3(self.0.as_ptr())) }
-        }
-    }
-
-    #[test]
-    fn every_e4m3_code_is_widened_exactly() {
-        for isa in Isa::available() {
-            for first in (0..=255u8).step_by(32) {
-                let codes: [u8; 32] = std::array::from_fn(|i| first + i as u8);
-                let mut out = [0; 32];
-                isa.run(E4m3(&codes, &mut out));
-                for (code, bits) in codes.into_iter().zip(out) {
-                    let want = bantam_numerics::float8::e4m3_to_f32(code);
-                    let got = half::bf16::from_bits(bits).to_f32();
-                    let nan = want.is_nan() && got.abs() == 480.0;
-                    assert!(got == want || nan, "{isa}: code {code:#x} is {got}, not {want}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_isa_reads_panels_alike() {
-        // Small finite bf16 and f16 patterns: high bytes 0x3c..0x40, arbitrary low bytes.
-        let mut bytes = [0u8; 64];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = if i % 2 == 1 { 0x3c + (i / 2 % 4) as u8 } else { (i * 37 % 251) as u8 };
-        }
-        let x = [half::bf16::from_f32(1.5).to_bits(), half::bf16::from_f32(-0.25).to_bits()];
-        let bf16_at = |i: usize| {
-            half::bf16::from_bits(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])).to_f32()
-        };
-        let i4_at = |i: usize, shift: u32| f32::from(bytes[i] >> shift & 0xf) - 8.0;
-        let pair = |f: &dyn Fn(usize) -> f32, n: usize| f(2 * n) * 1.5 + f(2 * n + 1) * -0.25;
-        for isa in Isa::available() {
-            let mut out = [[0.0; LANES]; 7];
-            let mut stored = [0u16; LANES];
-            isa.run(Primitives { bytes: &bytes, x, out: &mut out, stored: &mut stored });
-            for n in 0..LANES {
-                let f16 =
-                    half::f16::from_bits(u16::from_le_bytes([bytes[2 * n], bytes[2 * n + 1]]));
-                let want = [
-                    pair(&bf16_at, n),
-                    pair(&|i| f32::from(bytes[i] as i8), n),
-                    pair(&|i| i4_at(i, 0), n),
-                    pair(&|i| i4_at(i, 4), n),
-                    f16.to_f32(),
-                    (f16.to_f32() * 3.0).round_ties_even(),
-                    pair(&|i| bantam_numerics::float8::e4m3_to_f32(bytes[i]), n),
-                ];
-                for (row, want) in want.into_iter().enumerate() {
-                    let got = out[row][n];
-                    assert!(
-                        (got - want).abs() <= want.abs() * 1e-6,
-                        "{isa} row {row} lane {n}: {got} instead of {want}"
-                    );
-                }
-                assert_eq!(stored[n], half::bf16::from_f32(f16.to_f32()).to_bits(), "{isa}");
-            }
-        }
-    }
-}
+mod tests;

@@ -24,6 +24,9 @@ impl Simd for Scalar {
     type F = F;
     type Pairs = [[u16; 2]; LANES];
     type Pair = [f32; 2];
+    type I = [i32; LANES];
+    type Quads = [[u8; 4]; LANES];
+    type Quad = [i8; 4];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -98,6 +101,15 @@ impl Simd for Scalar {
         let bits = value.map(|v| bf16::from_f32(v).to_bits());
         unsafe { to.cast::<[u16; LANES]>().write_unaligned(bits) }
     }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, value: F) {
+        let codes = value.map(|v| v.round_ties_even() as i8);
+        unsafe { to.cast::<[i8; LANES]>().write_unaligned(codes) }
+    }
+    #[inline(always)]
+    unsafe fn power_below(a: F) -> F {
+        a.map(|a| f32::from_bits(a.to_bits() & 0x7f80_0000))
+    }
 
     #[inline(always)]
     unsafe fn pairs_bf16(from: *const u16) -> Self::Pairs {
@@ -138,5 +150,38 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn dot(acc: F, w: Self::Pairs, x: Self::Pair) -> F {
         std::array::from_fn(|i| acc[i] + widen(w[i][0]) * x[0] + widen(w[i][1]) * x[1])
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(value: i32) -> Self::I {
+        [value; LANES]
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: Self::I) -> F {
+        a.map(|a| a as f32)
+    }
+    #[inline(always)]
+    unsafe fn quads_u8(from: *const u8) -> Self::Quads {
+        unsafe { from.cast::<Self::Quads>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn quads_u4(from: *const u8) -> Self::Quads {
+        let bytes = unsafe { from.cast::<[[u8; 2]; LANES]>().read_unaligned() };
+        bytes.map(|[a, b]| [a & 0xf, a >> 4, b & 0xf, b >> 4])
+    }
+    #[inline(always)]
+    unsafe fn store_quads(to: *mut u8, quads: Self::Quads) {
+        unsafe { to.cast::<Self::Quads>().write_unaligned(quads) }
+    }
+    #[inline(always)]
+    unsafe fn splat_quad(from: *const i8) -> Self::Quad {
+        unsafe { from.cast::<Self::Quad>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8(acc: Self::I, w: Self::Quads, x: Self::Quad) -> Self::I {
+        std::array::from_fn(|i| {
+            let products = w[i].iter().zip(x).map(|(&w, x)| i32::from(w) * i32::from(x));
+            products.fold(acc[i], i32::wrapping_add)
+        })
     }
 }
