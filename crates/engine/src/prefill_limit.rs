@@ -29,8 +29,9 @@ const INITIAL_TOKENS: usize = 32;
 /// Prompt tokens of a mixed step at least: matrix kernels work on several rows at once, so fewer
 /// would hardly take less time.
 const MIN_TOKENS: usize = 4;
-/// Share of the allowed time that is planned; the rest is for noise.
-const MARGIN: f64 = 0.8;
+/// Share of the allowed time that is planned; the rest is for noise, and for what a step does beside
+/// the model: with 0.8 the median step of a 1,500-token prompt took 2.1 times as long, not 1.8.
+const MARGIN: f64 = 0.6;
 /// Mixed steps after which one without prompt tokens shows again how long decoding takes: the number
 /// of decoding requests and their contexts change.
 const REMEASURE_AFTER: usize = 32;
@@ -125,7 +126,7 @@ mod tests {
             assert!(longest <= 2.0 * decode, "{longest} s for {decode} s, {token} s a token");
             // And the time that is allowed is used.
             let allowed = decode / token;
-            assert!(tokens as f64 >= 0.5 * allowed.min(4096.0), "{tokens} of {allowed}");
+            assert!(tokens as f64 >= 0.4 * allowed.min(4096.0), "{tokens} of {allowed}");
         }
     }
 
