@@ -1,7 +1,7 @@
 //! How an operation leaves its result for the linear layer that reads it.
 
 use crate::BackendError;
-use bantam_numerics::ActivationFormat;
+use bantam_numerics::{ActivationFormat, PackedWeight};
 
 /// What a linear layer asks of its input. The operation that produces the input does all of it, on
 /// rows that it holds anyway: first the factors, then the order, then the rounding.
@@ -67,5 +67,34 @@ impl<V> LinearInput<V> {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+/// A linear layer as a checkpoint stores it and an optimizer makes it: its weight, and what it asks
+/// of its input. Both are in the computer's memory; a device makes its own form of them.
+///
+/// ```
+/// use bantam_backend::QuantizedLinear;
+/// use bantam_numerics::{QuantScheme, quantize};
+/// let weight = quantize(&[1.0, -0.5, 0.25, 0.125], 1, 4, QuantScheme::INT8)?;
+/// let linear = QuantizedLinear::new(weight);
+/// assert_eq!(linear.input.format, QuantScheme::INT8.activation);
+/// # Ok::<(), bantam_numerics::QuantizeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedLinear {
+    /// W, `[N, K]`, for an input that has passed `input`: with `channel_factors` p its columns are
+    /// divided by p, with an `order` they are sorted by it.
+    pub weight: PackedWeight,
+    /// What the operation before does to x.
+    pub input: LinearInput<Vec<f32>>,
+}
+
+impl QuantizedLinear {
+    /// A weight that takes its input in its own activation format, with nothing else done to it.
+    #[must_use]
+    pub const fn new(weight: PackedWeight) -> Self {
+        let input = LinearInput::new(weight.activation);
+        Self { weight, input }
     }
 }

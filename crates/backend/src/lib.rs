@@ -16,7 +16,7 @@ pub mod reference;
 pub use bantam_numerics::{KvFormat, KvRanges};
 pub use batch::{Batch, BatchError, Span};
 pub use error::BackendError;
-pub use input::LinearInput;
+pub use input::{LinearInput, QuantizedLinear};
 pub use ops::{
     AttentionShape, Backend, FeedForward, HeadNorm, KvLayout, Norm, NormKind, Rope, Store,
 };
