@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicU64;
 use bantam_backend::{AttentionShape, Backend, Batch, KvLayout, Rope, Store};
 use bantam_checkpoint::Checkpoint;
 
-use crate::arch::{ArchSpec, Positions, Residual};
+use crate::arch::{ArchSpec, Positions};
 use crate::batch::BatchLimits;
+use crate::block::{Activations, Step, linear};
 use crate::error::ModelError;
-use crate::load::{Layer, Linear, LoadProgress, Loader, Weights};
+use crate::load::{LoadProgress, Loader, Weights};
 use crate::options::LoadOptions;
 use crate::plan::{MemoryPlan, OperandFormats};
 
@@ -42,21 +43,9 @@ pub struct Decoder<B: Backend> {
     workspace: Workspace<B>,
 }
 
-/// The activations of a step, made once for the largest. T is the tokens of the step, R its logit
-/// rows.
+/// The activations of a step, made once for the largest. R is its logit rows.
 struct Workspace<B: Backend> {
-    /// The residual stream, `[T, C]`.
-    hidden: B::Tensor,
-    /// A norm's output, `[T, C]`.
-    normed: B::Operand,
-    /// Queries, keys and values, `[T, (H+2G)·D]`.
-    qkv: B::Tensor,
-    /// Attention's output, `[T, H·D]`.
-    attended: B::Operand,
-    /// Gate and up, `[T, 2F]`, or the one matrix's output, `[T, F]`.
-    inner: B::Tensor,
-    /// After the non-linearity, `[T, F]`.
-    activated: B::Operand,
+    layer: Activations<B>,
     /// The rows whose logits are wanted, `[R, C]`.
     selected: B::Tensor,
     /// These after the last norm, `[R, C]`.
@@ -69,19 +58,12 @@ impl<B: Backend> Workspace<B> {
     fn new(backend: &B, arch: &ArchSpec, options: &LoadOptions) -> Self {
         let columns = arch.workspace_columns();
         let formats = OperandFormats::new(arch, options.precision);
-        let (tokens, rows) = (options.max_batch_tokens, options.max_logit_rows);
-        let tensor = |rows, columns: u64| backend.tensor(rows, columns as usize);
-        let operand = |rows, columns: u64, format| backend.operand(rows, columns as usize, format);
+        let (hidden, rows) = (columns.hidden as usize, options.max_logit_rows);
         Self {
-            hidden: tensor(tokens, columns.hidden),
-            normed: operand(tokens, columns.hidden, formats.normed),
-            qkv: tensor(tokens, columns.qkv),
-            attended: operand(tokens, columns.attended, formats.attended),
-            inner: tensor(tokens, columns.inner),
-            activated: operand(tokens, columns.activated, formats.activated),
-            selected: tensor(rows, columns.hidden),
-            selected_normed: operand(rows, columns.hidden, formats.selected_normed),
-            logits: tensor(rows, columns.logits),
+            layer: Activations::new(backend, arch, options.max_batch_tokens, &formats),
+            selected: backend.tensor(rows, hidden),
+            selected_normed: backend.operand(rows, hidden, formats.selected_normed),
+            logits: backend.tensor(rows, columns.logits as usize),
         }
     }
 }
@@ -174,7 +156,7 @@ impl<B: Backend> Decoder<B> {
         let Self { arch, options, layout, .. } = self;
         BatchLimits { arch, options, layout }.check(batch)?;
         let table = &self.weights.embedding.weight;
-        self.backend.embed(table, &batch.tokens, &mut self.workspace.hidden)?;
+        self.backend.embed(table, &batch.tokens, &mut self.workspace.layer.hidden)?;
         for index in 0..self.weights.layers.len() {
             self.run_layer(index, batch)?;
         }
@@ -184,46 +166,18 @@ impl<B: Backend> Decoder<B> {
         self.run_head(&batch.logit_rows)
     }
 
-    /// Adds one layer's attention and feed-forward network to the residual stream.
     fn run_layer(&mut self, index: usize, batch: &Batch) -> Result<(), ModelError> {
-        let Self { backend, weights, shapes, rope, cache, workspace: w, arch, .. } = self;
-        let Layer { qkv, head_norm, attention_out, feed_forward_in, feed_forward_out, .. } =
-            &weights.layers[index];
-        let layer = &weights.layers[index];
-        let shape = &shapes[index];
-
-        backend.norm(&w.hidden, &layer.attention_norm, &qkv.input, &mut w.normed)?;
-        linear(backend, &w.normed, qkv, Store::Replace, &mut w.qkv)?;
-        let (head_norm, rope) = (head_norm.as_ref(), rope.as_ref());
-        backend.append(&mut w.qkv, shape, head_norm, rope, batch, index, cache)?;
-        let input = &attention_out.input;
-        backend.attention(&w.qkv, shape, batch, index, cache, input, &mut w.attended)?;
-        // In a parallel layer both halves read the stream before either adds to it.
-        let sequential = arch.residual == Residual::Sequential;
-        if sequential {
-            linear(backend, &w.attended, attention_out, Store::Add, &mut w.hidden)?;
-        }
-        let input = &feed_forward_in.input;
-        match &layer.feed_forward_norm {
-            Some(norm) => backend.norm(&w.hidden, norm, input, &mut w.normed)?,
-            // Attention's rows serve, unless they were left in another form.
-            None if input.is_shared_by(&qkv.input) => {}
-            None => backend.norm(&w.hidden, &layer.attention_norm, input, &mut w.normed)?,
-        }
-        linear(backend, &w.normed, feed_forward_in, Store::Replace, &mut w.inner)?;
-        let (kind, input) = (arch.feed_forward.kind, &feed_forward_out.input);
-        backend.feed_forward(&w.inner, kind, input, &mut w.activated)?;
-        if !sequential {
-            linear(backend, &w.attended, attention_out, Store::Add, &mut w.hidden)?;
-        }
-        linear(backend, &w.activated, feed_forward_out, Store::Add, &mut w.hidden)
+        let Self { backend, weights, shapes, rope, cache, workspace, arch, .. } = self;
+        let (shape, rope) = (&shapes[index], rope.as_ref());
+        let step = Step { backend, arch, shape, rope, batch, index };
+        step.run(&weights.layers[index], cache, &mut workspace.layer, &mut ())
     }
 
     /// The logits of some rows of the residual stream.
     fn run_head(&mut self, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
         let Self { backend, weights, workspace: w, .. } = self;
         let head = weights.untied_head.as_ref().unwrap_or(&weights.embedding);
-        backend.select_rows(&w.hidden, rows, &mut w.selected)?;
+        backend.select_rows(&w.layer.hidden, rows, &mut w.selected)?;
         backend.norm(&w.selected, &weights.final_norm, &head.input, &mut w.selected_normed)?;
         linear(backend, &w.selected_normed, head, Store::Replace, &mut w.logits)?;
         Ok(backend.read(&w.logits))
@@ -276,15 +230,4 @@ impl<B: Backend> Decoder<B> {
     pub fn block_tokens(&self) -> usize {
         self.layout.block_tokens
     }
-}
-
-/// `out = x·Wᵀ + b` or `out += x·Wᵀ + b`.
-fn linear<B: Backend>(
-    backend: &B,
-    x: &B::Operand,
-    linear: &Linear<B>,
-    store: Store,
-    out: &mut B::Tensor,
-) -> Result<(), ModelError> {
-    Ok(backend.linear(x, &linear.weight, linear.bias.as_ref(), store, out)?)
 }

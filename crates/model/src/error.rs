@@ -172,6 +172,16 @@ pub enum ModelError {
         /// The first row that differs.
         row: usize,
     },
+    /// Layers that read one input were quantized for different ones.
+    #[error(
+        "{}: these read one input, but ask different things of it; give them the same number \
+         format, activation scale and channel factors",
+        printable(modules)
+    )]
+    UnlikeParts {
+        /// Their modules.
+        modules: String,
+    },
     /// A tensor's values cannot be used.
     #[error("{}: tensor `{}`: {source}", printable(file), printable(tensor))]
     Values {

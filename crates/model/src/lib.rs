@@ -2,7 +2,8 @@
 //!
 //! [`ArchSpec`] describes a decoder-only transformer; a file in `families/` makes one from the
 //! `config.json` of a model type. [`MemoryPlan`] says what it will take in bytes. [`Decoder`] loads a
-//! checkpoint onto any [`Backend`](bantam_backend::Backend) and runs ragged batches.
+//! checkpoint onto any [`Backend`](bantam_backend::Backend) and runs ragged batches; [`BlockRunner`]
+//! runs one layer of it at a time.
 //!
 //! Where to change what: a new model type is a file in `families/` (see
 //! `docs/adding-a-model-family.md`); a new part of a network is a field of [`ArchSpec`], its loading
@@ -10,6 +11,7 @@
 
 mod arch;
 mod batch;
+mod block;
 mod decoder;
 mod describe;
 mod error;
@@ -27,6 +29,7 @@ pub use arch::{
     ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary,
     Sizes,
 };
+pub use block::{Block, BlockLinear, BlockRunner, BlockWeights, NormWeights, Tap};
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use families::supported_model_types;

@@ -282,6 +282,12 @@ pub(crate) struct OperandFormats {
 }
 
 impl OperandFormats {
+    /// Operands that can take every format.
+    pub(crate) const ANY: Self = {
+        let widest = ActivationFormat::F32;
+        Self { normed: widest, attended: widest, activated: widest, selected_normed: widest }
+    };
+
     pub(crate) fn new(arch: &ArchSpec, precision: Precision) -> Self {
         // All layers have the same shapes.
         let [qkv, attention_out, feed_forward_in, feed_forward_out] =
