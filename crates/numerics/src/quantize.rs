@@ -199,7 +199,8 @@ fn round_groups(
 }
 
 /// A scale or offset as f16 stores it; outside f16's normal range it keeps its own value.
-fn storable(value: f32) -> f32 {
+#[must_use]
+pub fn storable(value: f32) -> f32 {
     let normal = f32::from(f16::MIN_POSITIVE)..=f32::from(f16::MAX);
     if normal.contains(&value.abs()) { f16::from_f32(value).to_f32() } else { value }
 }

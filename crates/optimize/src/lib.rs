@@ -1,0 +1,29 @@
+//! Post-training quantization: calibration statistics, and one file for each algorithm.
+//!
+//! Everything here is a function of the weight of one *site*, the linear layers that read one input
+//! stacked along N (q, k, v; attention out; gate and up; down), and of what calibration remembers of
+//! that input, its [`InputStatistics`]. Matrix products run on any
+//! [`Backend`](bantam_backend::Backend); loops over rows run on all processors.
+
+mod awq;
+mod channel_factors;
+mod error;
+mod gram;
+mod histogram;
+mod matrix;
+mod output_error;
+mod product;
+mod rounding;
+mod sample;
+mod statistics;
+
+pub use awq::{Awq, AwqFormula, AwqOptions, AwqTrial, awq};
+pub use channel_factors::ChannelTies;
+pub use error::OptimizeError;
+pub use gram::Gram;
+pub use histogram::Histogram;
+pub use matrix::WeightMatrix;
+pub use output_error::OutputError;
+pub use rounding::{RangeRule, Rounding, ScalePrecision, round_to_nearest};
+pub use sample::TokenSample;
+pub use statistics::{InputStatistics, StatisticsCollector, StatisticsOptions};
