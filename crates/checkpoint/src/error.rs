@@ -212,4 +212,30 @@ pub enum CheckpointError {
         /// Each route tried and why it failed.
         tried: Vec<String>,
     },
+    /// An output path that is taken.
+    #[error("{}: exists; choose another output folder or remove it", printable(path.display()))]
+    Exists {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A configuration of quantized weights that is damaged or not supported.
+    #[error("{}: {}", printable(file.display()), printable(problem))]
+    Quantization {
+        /// The configuration file.
+        file: PathBuf,
+        /// What, got and what is supported.
+        problem: String,
+    },
+    /// A quantized layer that an output format has no words for.
+    #[error("{}: {format} checkpoints cannot hold {what}; {way_out}", printable(module))]
+    Inexpressible {
+        /// The linear layer.
+        module: String,
+        /// The output format.
+        format: &'static str,
+        /// What it cannot hold.
+        what: String,
+        /// What would work.
+        way_out: String,
+    },
 }

@@ -25,13 +25,16 @@ mod folder;
 mod gguf;
 mod locate;
 mod mmap;
+mod packing;
 mod printable;
 mod safetensors;
 mod suggest;
 mod tensor;
+pub mod write;
 
 pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
 pub use printable::printable;
 pub use suggest::nearest;
 pub use tensor::{RowOrder, TensorView};
+pub use write::{Dialect, ShardWriter};

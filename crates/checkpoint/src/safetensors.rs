@@ -19,7 +19,7 @@ use crate::tensor::{RowOrder, TensorEntry, checked_size};
 /// The largest header the reference implementation accepts.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes of the header's length.
-const LENGTH_BYTES: usize = 8;
+pub(crate) const LENGTH_BYTES: usize = 8;
 
 /// The way out of a file whose data and header disagree.
 const WRITE_AGAIN: &str = "write the file again with save_file of the safetensors library";
@@ -44,6 +44,12 @@ const DTYPES: [(&str, DType); 12] = [
     ("U8", DType::U8),
     ("BOOL", DType::Bool),
 ];
+
+/// What the format calls a type of elements.
+pub(crate) fn dtype_name(dtype: DType) -> &'static str {
+    let named = DTYPES.iter().find(|(_, known)| *known == dtype);
+    named.expect("the table has every type").0
+}
 
 /// Reads the tensors that a file describes; `file_number` goes into each of them.
 pub(crate) fn read_header(

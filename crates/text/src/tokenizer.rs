@@ -207,6 +207,17 @@ impl Tokenizer {
         self.chat_template.as_ref()
     }
 
+    /// The content of a `tokenizer.json` that stands for it: what a folder made from a GGUF file
+    /// needs.
+    ///
+    /// # Errors
+    /// The library cannot write one of its parts.
+    pub fn to_json(&self) -> Result<String, TextError> {
+        let problem = |error: tokenizers::Error| error.to_string();
+        let json = self.inner.to_string(true).map_err(problem);
+        json.map_err(|problem| TextError::InvalidVocabulary { problem })
+    }
+
     /// What `id` stands for.
     pub(crate) fn class(&self, id: u32) -> TokenClass {
         self.table.class(id)

@@ -1,0 +1,173 @@
+//! What is written can be read: here, and by the reference implementation of safetensors.
+
+mod support;
+
+use std::path::PathBuf;
+
+use bantam_checkpoint::write::{LayerScheme, OwnedTensor, write_companions};
+use bantam_checkpoint::{Checkpoint, Dialect, ShardWriter};
+use bantam_numerics::DType;
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use support::{Folder, Gguf};
+
+/// Types of one, two, four and eight bytes.
+const DTYPES: [DType; 4] = [DType::U8, DType::BF16, DType::F32, DType::I64];
+
+/// Tensors of all sorts of sizes, whose bytes are their number.
+fn tensors() -> impl Strategy<Value = Vec<OwnedTensor>> {
+    let tensor = (0usize..4, prop::collection::vec(0usize..5, 0..4));
+    prop::collection::vec(tensor, 1..30).prop_map(|tensors| {
+        let of = |(number, (dtype, shape)): (usize, (usize, Vec<usize>))| {
+            let dtype = DTYPES[dtype];
+            let bytes = vec![number as u8; shape.iter().product::<usize>() * dtype.bytes()];
+            OwnedTensor { name: format!("layers.{number}.w"), dtype, shape, bytes }
+        };
+        tensors.into_iter().enumerate().map(of).collect()
+    })
+}
+
+fn out_path(folder: &Folder) -> PathBuf {
+    folder.path().join("out")
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(
+        tensors in tensors(), max_shard_bytes in 1u64..200, cut in 0usize..30,
+    ) {
+        let folder = Folder::new();
+        let out = out_path(&folder);
+        let mut writer = ShardWriter::create(&out, max_shard_bytes).expect("a new folder");
+        for (number, tensor) in tensors.iter().enumerate() {
+            if number == cut {
+                // Killed: what was sealed stays, the rest is written again.
+                writer.seal().expect("sealed");
+                drop(writer);
+                writer = ShardWriter::resume(&out, max_shard_bytes).expect("unfinished");
+                prop_assert!(tensors[..cut].iter().all(|tensor| writer.holds(&tensor.name)));
+            }
+            writer.push_owned(tensor).expect("a sound tensor");
+        }
+        prop_assert!(Checkpoint::open(&out).is_err(), "an unfinished folder is no model");
+        std::fs::write(out.join("config.json"), "{}").expect("writable");
+        let total = writer.finish().expect("finished");
+        let checkpoint = Checkpoint::open(&out).expect("a model");
+        prop_assert_eq!(checkpoint.total_bytes(), total);
+        prop_assert_eq!(checkpoint.tensors().count(), tensors.len());
+        for tensor in &tensors {
+            let read = checkpoint.tensor(&tensor.name).expect("written");
+            prop_assert_eq!(read.shape, &tensor.shape[..]);
+            prop_assert_eq!(read.bytes(), &tensor.bytes[..]);
+        }
+        for entry in std::fs::read_dir(&out).expect("a folder") {
+            let path = entry.expect("a file").path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                let bytes = std::fs::read(&path).expect("a shard");
+                let shard = SafeTensors::deserialize(&bytes).expect("the reference reads it");
+                prop_assert!(bytes.len() as u64 > 0 && !shard.names().is_empty());
+                for (name, view) in shard.tensors() {
+                    let offset = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+                    let size = tensors.iter().find(|t| t.name == name).expect("one of them");
+                    prop_assert!(offset.is_multiple_of(size.dtype.bytes()), "{name} at {offset}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_writes_are_refused() {
+    let folder = Folder::new();
+    let out = out_path(&folder);
+    let mut writer = ShardWriter::create(&out, 1 << 20).expect("a new folder");
+    let error = ShardWriter::create(&out, 1 << 20).expect_err("it exists").to_string();
+    assert!(error.contains("exists; choose another output folder"), "{error}");
+    writer.push("a", DType::F32, &[1], &[0; 4]).expect("sound");
+    let error = writer.push("a", DType::F32, &[1], &[0; 4]).expect_err("twice").to_string();
+    assert!(error.contains("tensor `a`: written before"), "{error}");
+    let error = writer.push("b", DType::F32, &[2], &[0; 4]).expect_err("too short").to_string();
+    assert!(error.contains("4 bytes to write, [2] of f32 takes 8"), "{error}");
+    writer.finish().expect("one tensor");
+    let error = ShardWriter::resume(&out, 1 << 20).expect_err("finished").to_string();
+    assert!(error.contains("model.safetensors: exists"), "{error}");
+    let empty = ShardWriter::create(&folder.path().join("empty"), 1).expect("a new folder");
+    assert!(empty.finish().is_err());
+}
+
+#[test]
+fn companions_of_a_folder_are_copied() {
+    let folder = Folder::new();
+    folder.write("config.json", r#"{"model_type": "llama", "quantization_config": {"a": 1}}"#);
+    folder.write("model.safetensors", support::safetensors("{}", &[]));
+    folder.write("tokenizer.json", "{}");
+    folder.write("quantize_config.json", "{}");
+    folder.write("chat_template.jinja", "hello");
+    let source = folder.open().expect("a sound folder");
+    let out = out_path(&folder);
+    std::fs::create_dir(&out).expect("writable");
+    let files = Dialect::ModelOpt.files(&[], &["lm_head".to_owned()], None).expect("no layers");
+    write_companions(&source, &out, Some(&files)).expect("copied");
+    let mut names: Vec<_> = std::fs::read_dir(&out)
+        .expect("a folder")
+        .map(|entry| entry.expect("a file").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    let expected = ["chat_template.jinja", "config.json", "hf_quant_config.json", "tokenizer.json"];
+    assert_eq!(names, expected);
+    let config = std::fs::read(out.join("config.json")).expect("written");
+    let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+    assert_eq!(config["model_type"], "llama");
+    assert_eq!(config["quantization_config"]["ignore"][0], "lm_head");
+}
+
+#[test]
+fn companions_of_a_gguf_file_are_made() {
+    let folder = Folder::new();
+    let path = folder.write("tiny.gguf", Gguf::tiny("llama").bytes());
+    let source = Checkpoint::open(&path).expect("a sound file");
+    let out = out_path(&folder);
+    let mut writer = ShardWriter::create(&out, 1 << 20).expect("a new folder");
+    for tensor in source.tensors() {
+        writer.copy(&tensor).expect("copied");
+    }
+    write_companions(&source, &out, None).expect("made");
+    writer.finish().expect("finished");
+    let copy = Checkpoint::open(&out).expect("a model");
+    assert_eq!(copy.config()["model_type"], source.config()["model_type"]);
+    for tensor in source.tensors() {
+        let values = copy.tensor(tensor.name).expect("copied").to_f32().expect("decoded");
+        assert_eq!(values, tensor.to_f32().expect("decoded"), "{}", tensor.name);
+    }
+    let tokenizers = [&source, &copy].map(|checkpoint| {
+        let source = checkpoint.tokenizer_source().expect("a tokenizer");
+        bantam_text::Tokenizer::load(&source).expect("a tokenizer")
+    });
+    let ids = tokenizers.each_ref().map(|t| t.encode("abba", Default::default()).expect("ids"));
+    assert_eq!(ids[0], ids[1]);
+    assert_eq!(tokenizers[0].bos(), tokenizers[1].bos());
+}
+
+#[test]
+fn layer_schemes_say_what_they_cannot_hold() {
+    use bantam_numerics::{ActivationFormat, QuantScheme};
+    let layer = |scheme, static_input, channel_factors| LayerScheme {
+        module: "mlp.up_proj".to_owned(),
+        scheme,
+        static_input,
+        channel_factors,
+    };
+    let (ct, modelopt) = (Dialect::CompressedTensors, Dialect::ModelOpt);
+    let asymmetric = QuantScheme::int4(64, false);
+    assert!(ct.check(&layer(asymmetric, false, false)).is_ok());
+    let error = modelopt.check(&layer(asymmetric, false, false)).expect_err("offsets").to_string();
+    assert!(error.starts_with("mlp.up_proj: modelopt checkpoints cannot hold int4-g64; use"));
+    let awq = layer(QuantScheme::int4(64, true), false, true);
+    assert!(modelopt.check(&awq).is_ok());
+    let error = ct.check(&awq).expect_err("factors").to_string();
+    assert!(error.contains("int4-g64-sym and factors on the channels"), "{error}");
+    let dynamic = layer(QuantScheme::INT8.with(ActivationFormat::Int8), false, false);
+    assert!(ct.check(&dynamic).is_ok());
+    let error = modelopt.check(&dynamic).expect_err("dynamic").to_string();
+    assert!(error.contains("int8/int8 with a scale for each token"), "{error}");
+}
