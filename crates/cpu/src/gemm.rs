@@ -189,27 +189,17 @@ impl Gemm<'_> {
         let weight = self.weight;
         let quads = weight.quads();
         let num_groups = weight.num_groups();
-        let x_sum = |r: usize, g: usize| self.group_sums[(row + r) * num_groups + g];
         // SAFETY: rows are `stride` apart and padded to whole quads; panels have `quads` quads.
         unsafe {
             let mut rows = [x; R];
             for (r, pointer) in rows.iter_mut().enumerate() {
                 *pointer = x.add((row + r) * self.x.stride);
             }
-            let product = |g: usize, quads: Range<usize>| {
-                let mut sums = [[P::start(0.0); N]; R];
-                if P::ZERO != 0 {
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        *sums = [P::start(x_sum(r, g)); N];
-                    }
-                }
-                accumulate::<S, P, R, N>(&mut sums, rows, panels, quads);
-                sums
-            };
             let mut total = [[S::splat(0.0); N]; R];
             match &weight.groups {
                 None => {
-                    let sums = product(0, 0..quads);
+                    let mut sums = self.start::<S, P, R, N>(row, 0);
+                    accumulate::<S, P, R, N>(&mut sums, rows, panels, 0..quads);
                     for r in 0..R {
                         for n in 0..N {
                             total[r][n] = P::finish(sums[r][n]);
@@ -219,9 +209,12 @@ impl Gemm<'_> {
                 Some(groups) => {
                     for g in 0..num_groups {
                         let range = g * groups.quads..quads.min((g + 1) * groups.quads);
-                        let sums = product(g, range);
-                        let x_scales: [Option<f32>; R] =
-                            std::array::from_fn(|r| self.block_scale(row + r, g * groups.quads));
+                        let mut sums = self.start::<S, P, R, N>(row, g);
+                        accumulate::<S, P, R, N>(&mut sums, rows, panels, range);
+                        let mut x_scales = [None; R];
+                        for (r, scale) in x_scales.iter_mut().enumerate() {
+                            *scale = self.block_scale(row + r, g * groups.quads);
+                        }
                         for n in 0..N {
                             let at = ((panel + n) * num_groups + g) * LANES;
                             let ratio = groups.ratios.load::<S>(at);
@@ -236,7 +229,7 @@ impl Gemm<'_> {
                             let offset = offsets.load::<S>(at);
                             for (r, total) in total.iter_mut().enumerate() {
                                 let offset = scaled::<S>(offset, x_scales[r]);
-                                let sum = S::splat(x_sum(r, g));
+                                let sum = S::splat(self.x_sum(row + r, g));
                                 total[n] = P::multiply_add(sum, offset, total[n]);
                             }
                         }
@@ -250,6 +243,31 @@ impl Gemm<'_> {
             }
         }
         R
+    }
+
+    /// Sums of no products yet, of R rows and N panels over group `g`.
+    #[inline(always)]
+    unsafe fn start<S: Simd, P: Panel<S>, const R: usize, const N: usize>(
+        &self,
+        row: usize,
+        g: usize,
+    ) -> [[P::Sum; N]; R] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut sums = [[P::start(0.0); N]; R];
+            if P::ZERO != 0 {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    *sums = [P::start(self.x_sum(row + r, g)); N];
+                }
+            }
+            sums
+        }
+    }
+
+    /// Σx of a group.
+    #[inline(always)]
+    fn x_sum(&self, row: usize, g: usize) -> f32 {
+        self.group_sums[row * self.weight.num_groups() + g]
     }
 
     /// The scale of a row's block of channels, where a row has several.
@@ -287,8 +305,11 @@ impl Gemm<'_> {
 /// A ratio of the weight times the scale of x, if it has one.
 #[inline(always)]
 unsafe fn scaled<S: Simd>(ratio: S::F, scale: Option<f32>) -> S::F {
-    // SAFETY: the caller's.
-    scale.map_or(ratio, |scale| unsafe { S::mul(ratio, S::splat(scale)) })
+    match scale {
+        // SAFETY: the caller's.
+        Some(scale) => unsafe { S::mul(ratio, S::splat(scale)) },
+        None => ratio,
+    }
 }
 
 /// Σx of each group of one row, in a fixed order.

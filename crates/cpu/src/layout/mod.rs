@@ -119,7 +119,7 @@ impl CpuWeight {
 
     /// Groups along K; one where a row shares a scale.
     pub(crate) fn num_groups(&self) -> usize {
-        self.groups.as_ref().map_or(1, |groups| self.quads().div_ceil(groups.quads))
+        self.groups.as_ref().map_or(1, |groups| groups.count)
     }
 
     /// Whether a product needs the sum of x over each group.

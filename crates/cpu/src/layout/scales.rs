@@ -7,6 +7,8 @@ use half::f16;
 /// Scales and offsets of the groups along K, as multiples of the channel's factor.
 #[derive(Debug)]
 pub(crate) struct GroupScales {
+    /// Groups of a row.
+    pub(crate) count: usize,
     /// Quads in a group; the last group may have fewer.
     pub(crate) quads: usize,
     pub(crate) ratios: Ratios,
@@ -104,7 +106,7 @@ impl RowScales<'_> {
         };
         let (ratios, offsets) = (ratios(self.scales), self.offsets.map(ratios));
         let quads = self.group / QUAD;
-        (factors, Some(GroupScales { quads, ratios, offsets }))
+        (factors, Some(GroupScales { count: groups, quads, ratios, offsets }))
     }
 }
 

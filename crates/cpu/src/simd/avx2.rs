@@ -29,6 +29,103 @@ const LEVEL_BYTES: [[i8; 16]; 2] = {
     bytes
 };
 
+// What both halves of a value need. Functions, not closures: a closure that is called twice is not
+// inlined, and outside `run` each instruction is a call.
+// SAFETY of the helpers: as for the trait.
+
+/// 2ⁿ for integral n.
+#[inline(always)]
+unsafe fn exp2(n: __m256) -> __m256 {
+    unsafe {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+    }
+}
+
+/// The nearest bf16 of each lane, ties to even, in 32 bits.
+#[inline(always)]
+unsafe fn rounded_bf16(v: __m256) -> __m256i {
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        // Add half of the last kept place, minus one where it is even.
+        let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let bias = _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff));
+        let upper = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
+        // A NaN must stay one: the addition could carry it into a number.
+        let quiet = _mm256_or_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(0x40));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        _mm256_blendv_epi8(upper, quiet, nan)
+    }
+}
+
+/// The lower halves of the 32-bit lanes of a, then those of b.
+#[inline(always)]
+unsafe fn pack(a: __m256i, b: __m256i) -> __m256i {
+    unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b)) }
+}
+
+/// bf16 codes of eight i8, in 32 bits: an 8-bit integer is exact in the upper half of its f32.
+#[inline(always)]
+unsafe fn upper_i8(from: *const i8) -> __m256i {
+    unsafe {
+        let levels = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
+        _mm256_srli_epi32::<16>(_mm256_castps_si256(_mm256_cvtepi32_ps(levels)))
+    }
+}
+
+/// bf16 codes of eight E4M3, in 32 bits.
+#[inline(always)]
+unsafe fn upper_e4m3(from: *const u8) -> __m256i {
+    unsafe {
+        let codes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
+        let sign = _mm256_and_si256(codes, _mm256_set1_epi32(i32::MIN));
+        let magnitude = _mm256_and_si256(codes, _mm256_set1_epi32(0x7f));
+        // Exponent and mantissa moved into place stand for the value times 2^-120.
+        let bits = _mm256_or_si256(sign, _mm256_slli_epi32::<20>(magnitude));
+        let rescale = _mm256_set1_ps(f32::from_bits(247 << 23));
+        let value = _mm256_mul_ps(_mm256_castsi256_ps(bits), rescale);
+        _mm256_srli_epi32::<16>(_mm256_castps_si256(value))
+    }
+}
+
+/// bf16 codes of 16 levels by their nibbles.
+#[inline(always)]
+unsafe fn levels(nibbles: __m128i) -> __m256i {
+    unsafe {
+        let low = _mm_shuffle_epi8(_mm_loadu_si128(LEVEL_BYTES[0].as_ptr().cast()), nibbles);
+        let high = _mm_shuffle_epi8(_mm_loadu_si128(LEVEL_BYTES[1].as_ptr().cast()), nibbles);
+        _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high))
+    }
+}
+
+/// The first and the second bf16 of each pair, widened.
+#[inline(always)]
+unsafe fn split(pairs: __m256i) -> [__m256; 2] {
+    unsafe {
+        let upper = _mm256_set1_epi32(0xffff_0000u32 as i32);
+        let second = _mm256_and_si256(pairs, upper);
+        [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(second)]
+    }
+}
+
+/// `acc + w₀·x₀ + w₁·x₁` of bf16 pairs.
+#[inline(always)]
+unsafe fn dot_pairs(acc: __m256, w: __m256i, x: __m256i) -> __m256 {
+    unsafe {
+        let (w, x) = (split(w), split(x));
+        _mm256_fmadd_ps(w[1], x[1], _mm256_fmadd_ps(w[0], x[0], acc))
+    }
+}
+
+/// `acc + Σ w·x` of quads, even and odd k apart.
+#[inline(always)]
+unsafe fn dot_quads(acc: __m256i, w: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
+    unsafe {
+        let even = _mm256_add_epi32(acc, _mm256_madd_epi16(w[0], x[0]));
+        _mm256_add_epi32(even, _mm256_madd_epi16(w[1], x[1]))
+    }
+}
+
 // SAFETY of every block below: the trait's contract gives pointers to as many elements as are read,
 // and calls happen only below `run`.
 impl Simd for Avx2 {
@@ -87,25 +184,21 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn round(a: F) -> F {
-        unsafe {
-            a.map(|a| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
-        }
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        unsafe { [_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])] }
     }
     #[inline(always)]
     unsafe fn exp2_integral(n: F) -> F {
-        unsafe {
-            n.map(|n| {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            })
-        }
+        unsafe { [exp2(n[0]), exp2(n[1])] }
     }
     #[inline(always)]
     unsafe fn zero_below(a: F, bound: f32, value: F) -> F {
         unsafe {
             let bound = _mm256_set1_ps(bound);
-            let keep = a.map(|a| _mm256_cmp_ps::<_CMP_GE_OQ>(a, bound));
-            [_mm256_and_ps(keep[0], value[0]), _mm256_and_ps(keep[1], value[1])]
+            [
+                _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[0], bound), value[0]),
+                _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[1], bound), value[1]),
+            ]
         }
     }
     #[inline(always)]
@@ -138,26 +231,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_bf16(to: *mut u16, value: F) {
         unsafe {
-            // Round to nearest even: add half of the last kept place, minus one where it is even.
-            let rounded = value.map(|v| {
-                let bits = _mm256_castps_si256(v);
-                let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-                let bias = _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff));
-                let upper = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
-                // A NaN must stay one: the addition could carry it into a number.
-                let quiet = _mm256_or_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(0x40));
-                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-                _mm256_blendv_epi8(upper, quiet, nan)
-            });
-            let packed = _mm256_packus_epi32(rounded[0], rounded[1]);
-            _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+            _mm256_storeu_si256(to.cast(), pack(rounded_bf16(value[0]), rounded_bf16(value[1])));
         }
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, value: F) {
         unsafe {
-            let [low, high] = value.map(|v| _mm256_cvtps_epi32(v));
-            let words = _mm256_packs_epi32(low, high);
+            let words =
+                _mm256_packs_epi32(_mm256_cvtps_epi32(value[0]), _mm256_cvtps_epi32(value[1]));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             let bytes = _mm256_packs_epi16(words, words);
             let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes);
@@ -168,7 +249,7 @@ impl Simd for Avx2 {
     unsafe fn power_below(a: F) -> F {
         unsafe {
             let exponent = _mm256_castsi256_ps(_mm256_set1_epi32(0x7f80_0000));
-            a.map(|a| _mm256_and_ps(a, exponent))
+            [_mm256_and_ps(a[0], exponent), _mm256_and_ps(a[1], exponent)]
         }
     }
 
@@ -179,47 +260,30 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn pairs_i8(from: *const i8) -> Self::Pairs {
         unsafe {
-            // An 8-bit integer is exact in the upper half of its f32.
-            let upper = |at: usize| {
-                let levels = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(at).cast()));
-                _mm256_srli_epi32::<16>(_mm256_castps_si256(_mm256_cvtepi32_ps(levels)))
-            };
-            let pack = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
-            [pack(upper(0), upper(8)), pack(upper(16), upper(24))]
+            [
+                pack(upper_i8(from), upper_i8(from.add(8))),
+                pack(upper_i8(from.add(16)), upper_i8(from.add(24))),
+            ]
         }
     }
     #[inline(always)]
     unsafe fn pairs_e4m3(from: *const u8) -> Self::Pairs {
         unsafe {
-            // Exponent and mantissa moved into place stand for the value times 2^-120.
-            let rescale = _mm256_set1_ps(f32::from_bits(247 << 23));
-            let upper = |at: usize| {
-                let codes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(at).cast()));
-                let sign = _mm256_and_si256(codes, _mm256_set1_epi32(i32::MIN));
-                let magnitude = _mm256_and_si256(codes, _mm256_set1_epi32(0x7f));
-                let bits = _mm256_or_si256(sign, _mm256_slli_epi32::<20>(magnitude));
-                let value = _mm256_mul_ps(_mm256_castsi256_ps(bits), rescale);
-                _mm256_srli_epi32::<16>(_mm256_castps_si256(value))
-            };
-            let pack = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
-            [pack(upper(0), upper(8)), pack(upper(16), upper(24))]
+            [
+                pack(upper_e4m3(from), upper_e4m3(from.add(8))),
+                pack(upper_e4m3(from.add(16)), upper_e4m3(from.add(24))),
+            ]
         }
     }
     #[inline(always)]
     unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2] {
         unsafe {
-            let low_bytes = _mm_loadu_si128(LEVEL_BYTES[0].as_ptr().cast());
-            let high_bytes = _mm_loadu_si128(LEVEL_BYTES[1].as_ptr().cast());
             let nibble = _mm_set1_epi8(0xf);
-            let widen = |nibbles: __m128i| {
-                let low = _mm_shuffle_epi8(low_bytes, nibbles);
-                let high = _mm_shuffle_epi8(high_bytes, nibbles);
-                _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high))
-            };
             let bytes = [_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast())];
+            let high = [_mm_srli_epi16::<4>(bytes[0]), _mm_srli_epi16::<4>(bytes[1])];
             [
-                bytes.map(|b| widen(_mm_and_si128(b, nibble))),
-                bytes.map(|b| widen(_mm_and_si128(_mm_srli_epi16::<4>(b), nibble))),
+                [levels(_mm_and_si128(bytes[0], nibble)), levels(_mm_and_si128(bytes[1], nibble))],
+                [levels(_mm_and_si128(high[0], nibble)), levels(_mm_and_si128(high[1], nibble))],
             ]
         }
     }
@@ -236,16 +300,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot(acc: F, w: Self::Pairs, x: Self::Pair) -> F {
-        unsafe {
-            // The even element is the lower half of each 32 bits, the odd one the upper half.
-            let even = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
-            let odd = |v| {
-                _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(0xffff_0000u32 as i32)))
-            };
-            let step =
-                |acc, w| _mm256_fmadd_ps(odd(w), odd(x), _mm256_fmadd_ps(even(w), even(x), acc));
-            [step(acc[0], w[0]), step(acc[1], w[1])]
-        }
+        unsafe { [dot_pairs(acc[0], w[0], x), dot_pairs(acc[1], w[1], x)] }
     }
 
     #[inline(always)]
@@ -254,34 +309,39 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn to_f32(a: Self::I) -> F {
-        unsafe { a.map(|a| _mm256_cvtepi32_ps(a)) }
+        unsafe { [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])] }
     }
     #[inline(always)]
     unsafe fn quads_u8(from: *const u8) -> Self::Quads {
         unsafe {
             let low = _mm256_set1_epi16(0xff);
-            [from, from.add(32)].map(|half| {
-                let bytes = _mm256_loadu_si256(half.cast());
-                [_mm256_and_si256(bytes, low), _mm256_srli_epi16::<8>(bytes)]
-            })
+            let (a, b) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast()));
+            [
+                [_mm256_and_si256(a, low), _mm256_srli_epi16::<8>(a)],
+                [_mm256_and_si256(b, low), _mm256_srli_epi16::<8>(b)],
+            ]
         }
     }
     #[inline(always)]
     unsafe fn quads_u4(from: *const u8) -> Self::Quads {
         unsafe {
             let low = _mm256_set1_epi16(0xf);
-            [from, from.add(16)].map(|half| {
-                let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(half.cast()));
-                [_mm256_and_si256(bytes, low), _mm256_srli_epi16::<4>(bytes)]
-            })
+            let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
+            let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.add(16).cast()));
+            [
+                [_mm256_and_si256(a, low), _mm256_srli_epi16::<4>(a)],
+                [_mm256_and_si256(b, low), _mm256_srli_epi16::<4>(b)],
+            ]
         }
     }
     #[inline(always)]
     unsafe fn store_quads(to: *mut u8, quads: Self::Quads) {
         unsafe {
-            let bytes = quads.map(|[even, odd]| _mm256_or_si256(even, _mm256_slli_epi16::<8>(odd)));
-            _mm256_storeu_si256(to.cast(), bytes[0]);
-            _mm256_storeu_si256(to.add(32).cast(), bytes[1]);
+            let [[even, odd], [more_even, more_odd]] = quads;
+            let bytes = _mm256_or_si256(even, _mm256_slli_epi16::<8>(odd));
+            _mm256_storeu_si256(to.cast(), bytes);
+            let bytes = _mm256_or_si256(more_even, _mm256_slli_epi16::<8>(more_odd));
+            _mm256_storeu_si256(to.add(32).cast(), bytes);
         }
     }
     #[inline(always)]
@@ -294,12 +354,6 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_i8(acc: Self::I, w: Self::Quads, x: Self::Quad) -> Self::I {
-        unsafe {
-            let step = |acc, w: [__m256i; 2]| {
-                let even = _mm256_madd_epi16(w[0], x[0]);
-                _mm256_add_epi32(_mm256_add_epi32(acc, even), _mm256_madd_epi16(w[1], x[1]))
-            };
-            [step(acc[0], w[0]), step(acc[1], w[1])]
-        }
+        unsafe { [dot_quads(acc[0], w[0], x), dot_quads(acc[1], w[1], x)] }
     }
 }

@@ -140,11 +140,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn pairs_i8(from: *const i8) -> __m512i {
         unsafe {
-            let widen = |at: usize| {
-                let levels = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.add(at).cast()));
-                _mm512_cvtepi32_ps(levels)
-            };
-            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(widen(16), widen(0)))
+            let low = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
+            let high = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.add(16).cast()));
+            let (low, high) = (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high));
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
         }
     }
     #[inline(always)]
