@@ -18,6 +18,7 @@ mod interrupt;
 mod memory;
 mod model_arg;
 mod output;
+mod quantize;
 #[cfg(test)]
 mod reference;
 mod run;
@@ -44,6 +45,7 @@ Examples:
   bantam run smollm2
   bantam run smollm2 --prompt 'Name three rivers.' --dtype int4
   bantam serve smollm2
+  bantam quantize smollm2 --recipe int8_sq --output smollm2-int8
   bantam eval smollm2@int8 smollm2@int4 --against smollm2
 
 Environment:
@@ -57,6 +59,7 @@ enum Command {
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
     Inspect(inspect::InspectArgs),
+    Quantize(quantize::QuantizeArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
 }
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Quantize(args) => quantize::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(args),
     };

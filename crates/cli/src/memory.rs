@@ -40,9 +40,50 @@ fn limit(memory_max: &str) -> Option<u64> {
     memory_max.trim().parse().ok()
 }
 
+/// Reads a number of bytes such as `12GiB`, `800MB` or `1.5G`; a bare G is a GiB.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let refuse = || format!("{text:?} is no number of bytes; expected one such as 12GiB or 800MiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "k" | "kib" => 1u64 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(refuse()),
+    };
+    let number: f64 = number.parse().map_err(|_| refuse())?;
+    let bytes = number * factor as f64;
+    // Beyond that a float is no whole number of bytes, and no machine has as much.
+    if (1.0..=9e15).contains(&bytes) { Ok(bytes as u64) } else { Err(refuse()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_of_memory_are_read() {
+        let good = [
+            ("12GiB", 12 << 30),
+            ("12g", 12 << 30),
+            ("1.5 GiB", 3 << 29),
+            ("800MB", 800_000_000),
+            ("4096", 4096),
+            ("1t", 1 << 40),
+        ];
+        for (text, expected) in good {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GiB", "-1G", "0", "1e9", "12 parsecs", "1.2.3G", "99999999T"] {
+            assert!(bytes(text).unwrap_err().contains("12GiB"), "{text}");
+        }
+    }
 
     #[test]
     fn the_system_is_understood() {

@@ -308,17 +308,17 @@ fn stacked(
 ///
 /// let checkpoint = Checkpoint::open("model".as_ref())?;
 /// let arch = ArchSpec::from_checkpoint(&checkpoint)?;
-/// let mut runner = BlockRunner::new(Reference, &arch, 512)?;
+/// let mut runner = BlockRunner::new(&Reference, &arch, 512)?;
 /// let mut hidden = runner.embed(&checkpoint, &[504, 3575, 282])?;
 /// for layer in 0..arch.sizes.layers {
 ///     let weights = BlockWeights::read(&checkpoint, &arch, layer)?;
-///     let block = Block::new(runner.backend(), arch.norm, &weights, [None; 4])?;
+///     let block = Block::new(&Reference, arch.norm, &weights, [None; 4])?;
 ///     runner.run(&block, layer, &mut hidden, &mut ())?;
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct BlockRunner<B: Backend> {
-    backend: B,
+pub struct BlockRunner<'a, B: Backend> {
+    backend: &'a B,
     arch: ArchSpec,
     rope: Option<Rope>,
     cache: B::Cache,
@@ -327,13 +327,13 @@ pub struct BlockRunner<B: Backend> {
     block_table: Vec<u32>,
 }
 
-impl<B: Backend> BlockRunner<B> {
+impl<'a, B: Backend> BlockRunner<'a, B> {
     /// A runner of sequences of at most `max_tokens` tokens. Operands can take every format, and
     /// attention reads keys and values in f32.
     ///
     /// # Errors
     /// If the network is not supported, or is not made for such sequences.
-    pub fn new(backend: B, arch: &ArchSpec, max_tokens: usize) -> Result<Self, ModelError> {
+    pub fn new(backend: &'a B, arch: &ArchSpec, max_tokens: usize) -> Result<Self, ModelError> {
         arch.validate()?;
         let longest = arch.sizes.max_positions;
         if !(1..=longest).contains(&max_tokens) {
@@ -357,15 +357,9 @@ impl<B: Backend> BlockRunner<B> {
             head_dim: arch.attention.head_dim,
             format: KvFormat::F32,
         })?;
-        let activations = Activations::new(&backend, arch, max_tokens, &OperandFormats::ANY);
+        let activations = Activations::new(backend, arch, max_tokens, &OperandFormats::ANY);
         let block_table = (0..blocks as u32).collect();
         Ok(Self { backend, arch: arch.clone(), rope, cache, activations, max_tokens, block_table })
-    }
-
-    /// The device.
-    #[must_use]
-    pub fn backend(&self) -> &B {
-        &self.backend
     }
 
     /// The residual stream before the first layer, `[T, C]`, read from the checkpoint in full
@@ -428,7 +422,8 @@ impl<B: Backend> BlockRunner<B> {
             expected: "1 or more".to_owned(),
         })?;
         let shape = self.arch.attention_shape(layer);
-        let Self { backend, arch, rope, cache, activations, .. } = self;
+        let backend = self.backend;
+        let Self { arch, rope, cache, activations, .. } = self;
         backend.write(hidden, &mut activations.hidden)?;
         let (shape, rope, batch) = (&shape, rope.as_ref(), &batch);
         let step = Step { backend, arch, shape, rope, batch, index: 0 };

@@ -68,8 +68,8 @@ fn blocks_one_at_a_time_are_the_decoder() {
         let tokens: Vec<u32> =
             (0..TOKENS).map(|_| random.below(arch.sizes.vocabulary) as u32).collect();
 
-        let mut runner =
-            BlockRunner::new(Cpu::new(CpuOptions::default()).unwrap(), &arch, 64).unwrap();
+        let cpu = Cpu::new(CpuOptions::default()).unwrap();
+        let mut runner = BlockRunner::new(&cpu, &arch, 64).unwrap();
         let mut hidden = runner.embed(&checkpoint, &tokens).unwrap();
         let mut widths = Widths::default();
         for layer in 0..arch.sizes.layers {
@@ -81,10 +81,10 @@ fn blocks_one_at_a_time_are_the_decoder() {
             let chosen = quantized
                 .each_ref()
                 .map(|parts| (scheme != QuantScheme::F32).then_some(parts.as_slice()));
-            let block = Block::new(runner.backend(), arch.norm, &weights, chosen).unwrap();
+            let block = Block::new(&cpu, arch.norm, &weights, chosen).unwrap();
             runner.run(&block, layer, &mut hidden, &mut widths).unwrap();
         }
-        let got = logits(runner.backend(), &checkpoint, &arch, &hidden);
+        let got = logits(&cpu, &checkpoint, &arch, &hidden);
 
         let precision = if scheme == QuantScheme::F32 { Precision::F32 } else { Precision::Int8 };
         let kv_format = Some(bantam_backend::KvFormat::F32);

@@ -4,6 +4,7 @@ use crate::activation::ActivationFormat;
 use crate::float8::e4m3_to_f32;
 use crate::scheme::{Group, QuantScheme, ScaleBlock, WeightFormat};
 use half::bf16;
+use std::ops::Range;
 
 /// The weight of a linear layer, `W: [N, K]` in row-major order, whatever its format.
 ///
@@ -233,6 +234,63 @@ impl PackedWeight {
             }
         }
         Some(whole)
+    }
+
+    /// The opposite of [`stack`](Self::stack): the first `rows[0]` rows, the next `rows[1]`, …
+    ///
+    /// ```
+    /// use bantam_numerics::{quantize, PackedWeight, QuantScheme};
+    /// let whole = quantize(&[1.0, -0.5, 0.25, 0.125], 2, 2, QuantScheme::INT8)?;
+    /// let parts = whole.split_rows(&[1, 1]);
+    /// assert_eq!(parts[1].decode()[0], 0.25);
+    /// assert_eq!(PackedWeight::stack(parts), Some(whole));
+    /// # Ok::<(), bantam_numerics::QuantizeError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the rows are more than there are, or a part cuts a block of FP8 weights.
+    #[must_use]
+    pub fn split_rows(&self, rows: &[usize]) -> Vec<Self> {
+        let mut first = 0;
+        let part = |&n: &usize| {
+            let range = first..first + n;
+            first += n;
+            self.rows(range)
+        };
+        rows.iter().map(part).collect()
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Self {
+        let (n, k) = (rows.len(), self.k);
+        let of = |columns: usize| rows.start * columns..rows.end * columns;
+        let affine_of = |affine: &GroupAffine| {
+            let groups = of(k / affine.group);
+            GroupAffine {
+                group: affine.group,
+                scales: affine.scales[groups.clone()].to_vec(),
+                offsets: affine.offsets.as_ref().map(|offsets| offsets[groups].to_vec()),
+            }
+        };
+        let data = match &self.data {
+            WeightData::F32(values) => WeightData::F32(values[of(k)].to_vec()),
+            WeightData::BF16(values) => WeightData::BF16(values[of(k)].to_vec()),
+            WeightData::Int8 { levels, affine } => {
+                WeightData::Int8 { levels: levels[of(k)].to_vec(), affine: affine_of(affine) }
+            }
+            WeightData::Int4 { nibbles, affine } => WeightData::Int4 {
+                nibbles: nibbles[of(k.div_ceil(2))].to_vec(),
+                affine: affine_of(affine),
+            },
+            WeightData::Fp8 { codes, block, scales } => {
+                let (along_n, along_k) = block.grid(self.n, k);
+                let whole = along_n == 1 || rows.start.is_multiple_of(block.rows);
+                assert!(whole, "a part begins where a block of FP8 weights does");
+                let blocks = rows.start / block.rows..rows.end.div_ceil(block.rows).min(along_n);
+                let scales = scales[blocks.start * along_k..blocks.end * along_k].to_vec();
+                WeightData::Fp8 { codes: codes[of(k)].to_vec(), block: *block, scales }
+            }
+        };
+        Self { n, k, activation: self.activation, data }
     }
 
     /// Makes the FP8 scales of two parts stackable; whether both have the same K, and the same

@@ -1,11 +1,152 @@
 //! Why a layer cannot be optimized.
 
+use std::path::{Path, PathBuf};
+
 use bantam_backend::BackendError;
+use bantam_checkpoint::{CheckpointError, printable};
+use bantam_model::ModelError;
 use bantam_numerics::{QuantizeError, WeightFormat};
 
-/// Why a layer cannot be optimized.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+/// Why a recipe cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// It is not TOML of the right form.
+    #[error("recipe {}: {source}", printable(recipe))]
+    Toml {
+        /// Its name.
+        recipe: String,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// Parts of a rule do not go together.
+    #[error(
+        "recipe {}, rule for `{}`: {key} is {got}, expected {expected}",
+        printable(recipe),
+        printable(layers)
+    )]
+    Rule {
+        /// The recipe's name.
+        recipe: String,
+        /// The rule's pattern.
+        layers: String,
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        got: String,
+        /// What would work.
+        expected: &'static str,
+    },
+}
+
+/// Why a model or a layer cannot be optimized.
+#[derive(Debug, thiserror::Error)]
 pub enum OptimizeError {
+    /// A model that cannot be run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A checkpoint that cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file beside the checkpoint.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// What happened in a block.
+    #[error("block {block}: {source}")]
+    Block {
+        /// Its number, from 0.
+        block: usize,
+        /// What happened.
+        source: Box<OptimizeError>,
+    },
+    /// The output exists.
+    #[error("{} exists; choose another folder, or remove it", folder.display())]
+    FolderExists {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// An earlier run stopped.
+    #[error(
+        "{} is left of a run that was stopped; add --resume to go on, or remove it to start anew",
+        folder.display()
+    )]
+    Unfinished {
+        /// Its working folder.
+        folder: PathBuf,
+    },
+    /// What an earlier run left cannot be used.
+    #[error("{}: {problem}; remove the folder to start anew", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The model is quantized already.
+    #[error(
+        "{} is quantized already ({}); give the original model, whose weights are in 16 or 32 bits",
+        printable(model),
+        printable(method)
+    )]
+    AlreadyQuantized {
+        /// The model.
+        model: String,
+        /// What its configuration says.
+        method: String,
+    },
+    /// A recipe that changes nothing.
+    #[error("recipe {} changes nothing: no rule matches a layer of this model", printable(recipe))]
+    NothingToDo {
+        /// The recipe's name.
+        recipe: String,
+    },
+    /// Layers that read one input would be treated differently.
+    #[error(
+        "recipe {}: {} and {} read one input, but different rules; let one rule match both",
+        printable(recipe),
+        printable(first),
+        printable(other)
+    )]
+    SplitSite {
+        /// The recipe's name.
+        recipe: String,
+        /// A module.
+        first: String,
+        /// Another.
+        other: String,
+    },
+    /// A group size that does not divide a layer.
+    #[error(
+        "{}: its {k} input features are no whole groups of {group}; use --group {}",
+        printable(module),
+        fitting(*k)
+    )]
+    Group {
+        /// The module.
+        module: String,
+        /// Its input features.
+        k: usize,
+        /// The group asked for.
+        group: usize,
+    },
+    /// Nothing to calibrate with.
+    #[error("recipe {} needs calibration text; give --calibration FILE", printable(recipe))]
+    NoCalibration {
+        /// The recipe's name.
+        recipe: String,
+    },
+    /// Calibration text that cannot be read.
+    #[error("calibration text {}: {problem}", printable(source_name))]
+    Calibration {
+        /// The file, and the line.
+        source_name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A weight that is not a finite matrix, or that a format's groups do not divide.
     #[error(transparent)]
     Weight(#[from] QuantizeError),
@@ -96,7 +237,21 @@ pub enum OptimizeError {
     },
 }
 
+/// The usual group sizes that divide `k`, in words.
+fn fitting(k: usize) -> String {
+    let sizes = bantam_numerics::quantize::GROUP_SIZES;
+    let sizes = sizes.into_iter().filter(|size| k.is_multiple_of(*size));
+    let sizes: Vec<_> = sizes.map(|size| size.to_string()).chain(["auto".to_owned()]).collect();
+    sizes.join(" or ")
+}
+
 impl OptimizeError {
+    /// What happened to a file.
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path: path.clone(), source }
+    }
+
     /// Checks that `what` has `expected` values.
     pub(crate) fn check_length(
         what: &'static str,

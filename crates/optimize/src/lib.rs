@@ -6,24 +6,40 @@
 //! [`Backend`](bantam_backend::Backend); loops over rows run on all processors.
 
 mod awq;
+mod calibration;
 mod channel_factors;
 mod error;
+mod fold;
 mod gram;
 mod histogram;
 mod matrix;
 mod output_error;
+mod pipeline;
+mod plan;
 mod product;
+mod recipe;
+pub mod report;
 mod rounding;
 mod sample;
+mod state;
 mod statistics;
+mod treat;
 
 pub use awq::{Awq, AwqFormula, AwqOptions, AwqTrial, awq};
+pub use calibration::{Calibration, CalibrationOptions, CalibrationText};
 pub use channel_factors::ChannelTies;
-pub use error::OptimizeError;
+pub use error::{OptimizeError, RecipeError};
 pub use gram::Gram;
 pub use histogram::Histogram;
 pub use matrix::WeightMatrix;
 pub use output_error::OutputError;
+pub use pipeline::{Job, Progress, Stage, partial_folder};
+pub use plan::QuantizationPlan;
+pub use recipe::{
+    ActivationKind, FactorMethod, GroupChoice, KvKind, Recipe, RoundMethod, Rule, ScaleChoice,
+    Treatment, WeightKind,
+};
+pub use report::Report;
 pub use rounding::{RangeRule, Rounding, ScalePrecision, round_to_nearest};
 pub use sample::TokenSample;
 pub use statistics::{InputStatistics, StatisticsCollector, StatisticsOptions};

@@ -10,8 +10,8 @@ use bantam_engine::{EngineOptions, HandleOptions, PrefillLimit};
 use bantam_model::{LoadOptions, OptionNames};
 use clap::{Args, ValueEnum};
 
-use super::shares::bytes;
 use crate::format::Format;
+use crate::memory::bytes;
 use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, count, positive};
 
 /// Serve models over HTTP: OpenAI and KServe APIs, metrics, and a page to chat

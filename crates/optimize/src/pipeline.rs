@@ -1,0 +1,493 @@
+//! The stream: one block after another from the mapped checkpoint to the written folder.
+//!
+//! In memory are one block's weights, what calibration remembers of its inputs, the residual stream
+//! of the calibration tokens, and an output shard. Blocks see the inputs that the quantized blocks
+//! before them make, as they will when the model runs.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bantam_backend::{Backend, KvRanges};
+use bantam_checkpoint::write::{Dialect, LayerScheme, ShardWriter, write_companions};
+use bantam_checkpoint::{Checkpoint, TensorView};
+use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, LinearRole, QkvNames, Tap};
+use bantam_numerics::{DType, Encoding};
+
+use crate::fold::{SITES, VectorType};
+use crate::report::{CalibrationReport, KvScales, Report};
+use crate::state::State;
+use crate::treat::{StoredTypes, TreatedBlock, needed_statistics, treat};
+use crate::{
+    Calibration, InputStatistics, OptimizeError, QuantizationPlan, Recipe, ScalePrecision,
+    StatisticsCollector,
+};
+
+/// A model to quantize, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// The model.
+    pub checkpoint: &'a Checkpoint,
+    /// Its network.
+    pub arch: &'a ArchSpec,
+    /// What to do.
+    pub recipe: &'a Recipe,
+    /// The recipe applied to the network.
+    pub plan: &'a QuantizationPlan,
+    /// What the layers see; may be empty if the plan needs nothing.
+    pub calibration: &'a Calibration,
+    /// The format to write.
+    pub dialect: Dialect,
+    /// The folder to write; it must not exist.
+    pub folder: &'a Path,
+    /// Whether to go on where a run before stopped.
+    pub resume: bool,
+    /// Bytes of an output shard at most.
+    pub max_shard_bytes: u64,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// The block in work, from 0.
+    pub block: usize,
+    /// Blocks of the model.
+    pub blocks: usize,
+    /// What is done with it.
+    pub stage: Stage,
+    /// Work done, as a share of all work.
+    pub done: f64,
+}
+
+/// What is done with a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its inputs are looked at.
+    Calibrating,
+    /// Its weights become codes.
+    Quantizing,
+    /// The quantized block makes the inputs of the next.
+    Propagating,
+}
+
+/// How long a run may work without leaving something that a resume can go on from.
+const SEAL_EVERY: Duration = Duration::from_secs(20);
+
+/// The folder that a run works in until it is finished.
+#[must_use]
+pub fn partial_folder(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    folder.with_file_name(name)
+}
+
+impl Job<'_> {
+    /// Refuses what can be known to fail, without reading weights.
+    ///
+    /// # Errors
+    /// If the folder exists, an earlier run was not finished, the dialect cannot say what the plan
+    /// makes, or the model is quantized already.
+    pub fn check(&self) -> Result<(), OptimizeError> {
+        if self.folder.exists() {
+            return Err(OptimizeError::FolderExists { folder: self.folder.to_path_buf() });
+        }
+        if let Some(method) = already_quantized(self.checkpoint) {
+            let model = self.checkpoint.path().display().to_string();
+            return Err(OptimizeError::AlreadyQuantized { model, method });
+        }
+        self.arch.check_tensors(self.checkpoint)?;
+        self.layers().iter().try_for_each(|layer| self.dialect.check(layer))?;
+        let partial = partial_folder(self.folder);
+        if partial.exists() && !self.resume {
+            return Err(OptimizeError::Unfinished { folder: partial });
+        }
+        Ok(())
+    }
+
+    /// The layers that will be quantized, as the configuration lists them.
+    fn layers(&self) -> Vec<LayerScheme> {
+        let blocks = self.plan.blocks.iter().enumerate();
+        let sites =
+            blocks.flat_map(|(layer, sites)| self.arch.linears(layer).into_iter().zip(sites));
+        let treated = sites.filter_map(|(linear, treatment)| Some((linear, treatment.as_ref()?)));
+        let parts = treated.flat_map(|(linear, treatment)| {
+            linear.parts.into_iter().map(move |part| LayerScheme {
+                module: part.module,
+                scheme: treatment.scheme,
+                static_input: treatment.scale != crate::ScaleChoice::Token,
+                channel_factors: false,
+            })
+        });
+        parts.collect()
+    }
+
+    /// Bytes of memory that the run takes at most, the mapped checkpoint not counted.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        let linears = self.arch.linears(0);
+        let elements: u64 = linears.iter().map(|linear| (linear.n * linear.k) as u64).sum();
+        let largest = linears.iter().map(|linear| (linear.n * linear.k) as u64).max().unwrap_or(0);
+        let squares: u64 = linears.iter().map(|linear| (linear.k * linear.k) as u64).sum();
+        let widest = linears.iter().map(|linear| linear.n.max(linear.k)).max().unwrap_or(0) as u64;
+        let tokens = self.calibration.tokens() as u64;
+        let longest = self.calibration.longest() as u64;
+        // Weights as read, on the device, and decoded again; of the widest layer a few trial copies.
+        let weights = 4 * (3 * elements + 6 * largest);
+        let calibrated = u64::from(self.plan.needs_calibration());
+        let statistics = calibrated * 4 * (3 * squares + 528 * widest * 4);
+        let stream = calibrated * 4 * self.arch.sizes.hidden as u64 * (tokens + longest);
+        let workspace = calibrated * 4 * longest * widest * 6;
+        weights + statistics + stream + workspace + (64 << 20)
+    }
+
+    /// Quantizes the model and writes the folder; it appears when it is complete.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and if a weight or an input is not finite, or writing fails. What
+    /// was done stays in the [`partial_folder`] for a resume.
+    pub fn run<B: Backend>(
+        &self,
+        backend: &B,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Report, OptimizeError> {
+        self.check()?;
+        if self.plan.needs_calibration() && self.calibration.sequences.is_empty() {
+            return Err(OptimizeError::NoCalibration { recipe: self.recipe.name.clone() });
+        }
+        let started = Instant::now();
+        let partial = partial_folder(self.folder);
+        let (mut writer, mut state) = self.open(&partial)?;
+        let blocks = self.arch.sizes.layers;
+        let mut runner = self.runner(backend)?;
+        if state.next_block == 0 {
+            if let Some(runner) = &runner {
+                let embed = |tokens: &Vec<u32>| runner.embed(self.checkpoint, tokens);
+                state.stream =
+                    self.calibration.sequences.iter().map(embed).collect::<Result<_, _>>()?;
+            }
+        }
+        let mut last_seal = Instant::now();
+        for block in state.next_block..blocks {
+            let report = &mut |stage, share: f64| {
+                let done = (block as f64 + share) / blocks as f64;
+                progress(Progress { block, blocks, stage, done });
+            };
+            let treated = self.block(backend, runner.as_mut(), block, &mut state, report)?;
+            self.write_block(&mut writer, block, &treated)?;
+            state.sites.extend(treated.reports);
+            state.next_block = block + 1;
+            if last_seal.elapsed() > SEAL_EVERY {
+                writer.seal()?;
+                state.save(&partial, self.fingerprint(), started.elapsed())?;
+                last_seal = Instant::now();
+            }
+        }
+        let quantized_bytes = self.finish(writer, &state)?;
+        State::remove(&partial)?;
+        std::fs::rename(&partial, self.folder).map_err(OptimizeError::io(&partial))?;
+        Ok(self.report(state, quantized_bytes, started.elapsed()))
+    }
+
+    /// Starts anew or goes on.
+    fn open(&self, partial: &Path) -> Result<(ShardWriter, State), OptimizeError> {
+        if partial.exists() {
+            if let Some(state) = State::load(partial, &self.fingerprint())? {
+                return Ok((ShardWriter::resume(partial, self.max_shard_bytes)?, state));
+            }
+            // Nothing was sealed yet.
+            std::fs::remove_dir_all(partial).map_err(OptimizeError::io(partial))?;
+        }
+        Ok((ShardWriter::create(partial, self.max_shard_bytes)?, State::default()))
+    }
+
+    fn runner<'b, B: Backend>(
+        &self,
+        backend: &'b B,
+    ) -> Result<Option<BlockRunner<'b, B>>, OptimizeError> {
+        let needed = self.plan.needs_calibration();
+        let runner = || BlockRunner::new(backend, self.arch, self.calibration.longest());
+        Ok(needed.then(runner).transpose()?)
+    }
+
+    /// Calibrates, quantizes and propagates one block.
+    fn block<B: Backend>(
+        &self,
+        backend: &B,
+        runner: Option<&mut BlockRunner<'_, B>>,
+        block: usize,
+        state: &mut State,
+        report: &mut dyn FnMut(Stage, f64),
+    ) -> Result<TreatedBlock, OptimizeError> {
+        let (norm, plan) = (self.arch.norm, &self.plan.blocks[block]);
+        let weights = BlockWeights::read(self.checkpoint, self.arch, block)?;
+        let types = self.stored_types(block)?;
+        let in_block = |source| OptimizeError::Block { block, source: Box::new(source) };
+        let Some(runner) = runner else {
+            report(Stage::Quantizing, 0.0);
+            let nothing = [const { None }; 4];
+            return treat(backend, self.arch, weights, plan, &nothing, types).map_err(in_block);
+        };
+        let original = Block::new(backend, norm, &weights, [None; 4])?;
+        let mut tap = Collect::new(backend, self, block)?;
+        let count = state.stream.len() as f64;
+        for (i, hidden) in state.stream.iter().enumerate() {
+            report(Stage::Calibrating, 0.4 * i as f64 / count);
+            runner.run(&original, block, &mut hidden.clone(), &mut tap)?;
+            tap.failed.take().map_or(Ok(()), Err).map_err(in_block)?;
+        }
+        drop(original);
+        let (statistics, ranges) = tap.finish().map_err(in_block)?;
+        state.kv.extend(ranges);
+        report(Stage::Quantizing, 0.4);
+        let treated =
+            treat(backend, self.arch, weights, plan, &statistics, types).map_err(in_block)?;
+        drop(statistics);
+        if block + 1 < self.arch.sizes.layers {
+            let quantized = treated.quantized.each_ref().map(|parts| parts.as_deref());
+            let quantized = Block::new(backend, norm, &treated.weights, quantized)?;
+            for (i, hidden) in state.stream.iter_mut().enumerate() {
+                report(Stage::Propagating, 0.7 + 0.3 * i as f64 / count);
+                runner.run(&quantized, block, hidden, &mut ())?;
+            }
+        }
+        Ok(treated)
+    }
+
+    /// The types that what is written will have.
+    fn stored_types(&self, block: usize) -> Result<StoredTypes, OptimizeError> {
+        let norm = format!("{}.weight", in_layer(self.arch.names.attention_norm, block));
+        let vectors = match self.checkpoint.tensor(&norm)?.encoding {
+            Encoding::Scalar(DType::BF16) => VectorType::BF16,
+            Encoding::Scalar(DType::F16) => VectorType::F16,
+            _ => VectorType::F32,
+        };
+        let scales = match self.dialect {
+            Dialect::CompressedTensors => ScalePrecision::BF16,
+            Dialect::ModelOpt => ScalePrecision::Packed,
+        };
+        Ok(StoredTypes { scales, vectors })
+    }
+
+    /// Writes what a block changed: codes, norms and biases with factors, scales of the cache.
+    fn write_block(
+        &self,
+        writer: &mut ShardWriter,
+        block: usize,
+        treated: &TreatedBlock,
+    ) -> Result<(), OptimizeError> {
+        let (names, weights) = (self.arch.names, &treated.weights);
+        let mut vectors = Vec::new();
+        let norms = [
+            (names.attention_norm, Some(&weights.attention_norm)),
+            (names.feed_forward_norm, weights.feed_forward_norm.as_ref()),
+        ];
+        for (name, norm) in norms {
+            let Some(norm) = norm else { continue };
+            vectors.push((format!("{}.weight", in_layer(name, block)), norm.weight.as_slice()));
+            let bias = norm.bias.as_ref();
+            vectors.extend(bias.map(|b| (format!("{}.bias", in_layer(name, block)), b.as_slice())));
+        }
+        for (linear, quantized) in weights.linears.iter().zip(&treated.quantized) {
+            let (mut row, k) = (0, linear.stored.k);
+            for (index, part) in linear.stored.parts.iter().enumerate() {
+                let rows = row..row + part.taken.iter().map(ExactSizeIterator::len).sum::<usize>();
+                row = rows.end;
+                if let Some(bias) = &linear.bias {
+                    vectors.push((format!("{}.bias", part.module), &bias[rows.clone()]));
+                }
+                match quantized {
+                    Some(parts) => {
+                        for tensor in self.dialect.tensors(&part.module, &parts[index])? {
+                            writer.push_owned(&tensor)?;
+                        }
+                    }
+                    // Factors on the layer after it may have changed its rows.
+                    None => vectors.push((
+                        format!("{}.weight", part.module),
+                        &linear.weight[rows.start * k..rows.end * k],
+                    )),
+                }
+            }
+        }
+        for (name, values) in vectors {
+            let tensor = self.checkpoint.tensor(&name)?;
+            if tensor.to_f32()? == values {
+                writer.copy(&tensor)?;
+            } else {
+                push_changed(writer, &tensor, values)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left: embedding, head, last norm, and all other files of the folder.
+    fn finish(&self, mut writer: ShardWriter, state: &State) -> Result<u64, OptimizeError> {
+        if let Some(format) = self.plan.kv {
+            for (block, ranges) in state.kv.iter().enumerate() {
+                let [key, value] = match self.arch.names.qkv {
+                    QkvNames::Separate([_, key, value]) => [key, value],
+                    QkvNames::Stacked(qkv) | QkvNames::Grouped(qkv) => [qkv, qkv],
+                };
+                let (key, value) = (in_layer(key, block), in_layer(value, block));
+                let ranges = KvRanges { key: ranges.key, value: ranges.value };
+                for tensor in self.dialect.kv_scales([&key, &value], format, ranges)? {
+                    if !writer.holds(&tensor.name) {
+                        writer.push_owned(&tensor)?;
+                    }
+                }
+            }
+        }
+        let layers = self.layers();
+        let modules: HashSet<&str> = layers.iter().map(|layer| layer.module.as_str()).collect();
+        let quantized = |name: &str| {
+            name.strip_suffix(".weight").is_some_and(|module| modules.contains(module))
+        };
+        for tensor in self.checkpoint.tensors() {
+            if !writer.holds(tensor.name) && !quantized(tensor.name) {
+                writer.copy(&tensor)?;
+            }
+        }
+        let head = self.arch.names.head.to_owned();
+        let kept = (0..self.arch.sizes.layers).flat_map(|layer| {
+            let sites = self.arch.linears(layer).into_iter().zip(&self.plan.blocks[layer]);
+            sites.filter(|(_, treatment)| treatment.is_none()).flat_map(|(linear, _)| linear.parts)
+        });
+        let kept: Vec<String> = kept.map(|part| part.module).chain(std::iter::once(head)).collect();
+        let files = self.dialect.files(&layers, &kept, self.plan.kv)?;
+        write_companions(self.checkpoint, writer.folder(), Some(&files))?;
+        Ok(writer.finish()?)
+    }
+
+    /// What must be the same for a resume to make sense.
+    fn fingerprint(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        let (path, dialect) = (self.checkpoint.path().display(), self.dialect.name());
+        let bytes = self.checkpoint.total_bytes();
+        hash.update(format!("{path}\n{bytes}\n{dialect}\n{:?}\n", self.plan).as_bytes());
+        for token in self.calibration.sequences.iter().flatten() {
+            hash.update(token.to_le_bytes());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn report(&self, state: State, quantized_bytes: u64, elapsed: Duration) -> Report {
+        let needed = self.plan.needs_calibration();
+        let unit = self.plan.kv.map(|format| KvRanges::from_scales(format, 1.0, 1.0));
+        let scales = |ranges: &StoredRanges| {
+            let unit = unit.expect("ranges are collected for a format");
+            KvScales { key: ranges.key / unit.key, value: ranges.value / unit.value }
+        };
+        Report {
+            recipe: self.recipe.name.clone(),
+            model: self.checkpoint.path().display().to_string(),
+            dialect: self.dialect.name().to_owned(),
+            calibration: needed.then(|| CalibrationReport {
+                source: self.calibration.source.clone(),
+                sequences: self.calibration.sequences.len(),
+                tokens: self.calibration.tokens(),
+            }),
+            original_bytes: self.checkpoint.total_bytes(),
+            quantized_bytes,
+            seconds: state.seconds_before + elapsed.as_secs_f64(),
+            notes: self.plan.notes.clone(),
+            sites: state.sites,
+            kv_scales: state.kv.iter().map(scales).collect(),
+            accuracy: None,
+        }
+    }
+}
+
+/// The method that a checkpoint says it was quantized by.
+fn already_quantized(checkpoint: &Checkpoint) -> Option<String> {
+    let config = checkpoint.config().get("quantization_config")?;
+    let method = config.get("quant_method").and_then(serde_json::Value::as_str);
+    Some(method.unwrap_or("an unnamed method").to_owned())
+}
+
+fn in_layer(name: &str, layer: usize) -> String {
+    name.replace("{layer}", &layer.to_string())
+}
+
+/// Writes new values in the type of the old ones.
+fn push_changed(
+    writer: &mut ShardWriter,
+    tensor: &TensorView<'_>,
+    values: &[f32],
+) -> Result<(), OptimizeError> {
+    let (dtype, bytes): (DType, Vec<u8>) = match tensor.encoding {
+        Encoding::Scalar(DType::F16) => {
+            let halves = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes());
+            (DType::F16, halves.collect())
+        }
+        Encoding::Scalar(DType::F32) => {
+            (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+        _ => {
+            let halves = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes());
+            (DType::BF16, halves.collect())
+        }
+    };
+    Ok(writer.push(tensor.name, dtype, tensor.shape, &bytes)?)
+}
+
+/// The largest magnitudes of keys and values that a layer's cache met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct StoredRanges {
+    pub(crate) key: f32,
+    pub(crate) value: f32,
+}
+
+/// Collects what the sites of a block read.
+struct Collect<'a, B: Backend> {
+    sites: [Option<StatisticsCollector<'a, B>>; 4],
+    ranges: Option<StoredRanges>,
+    arch: &'a ArchSpec,
+    failed: Option<OptimizeError>,
+}
+
+impl<'a, B: Backend> Collect<'a, B> {
+    fn new(backend: &'a B, job: &Job<'a>, block: usize) -> Result<Self, OptimizeError> {
+        let linears = job.arch.linears(block);
+        let mut sites = [const { None }; 4];
+        for ((site, treatment), linear) in
+            sites.iter_mut().zip(&job.plan.blocks[block]).zip(&linears)
+        {
+            if let Some(treatment) = treatment {
+                let options = needed_statistics(treatment);
+                *site = Some(StatisticsCollector::new(backend, linear.k, options)?);
+            }
+        }
+        let ranges = job.plan.kv.map(|_| StoredRanges::default());
+        Ok(Self { sites, ranges, arch: job.arch, failed: None })
+    }
+
+    fn finish(self) -> Result<([Option<InputStatistics>; 4], Option<StoredRanges>), OptimizeError> {
+        let mut statistics = [const { None }; 4];
+        for (site, statistics) in self.sites.into_iter().zip(&mut statistics) {
+            *statistics = site.map(StatisticsCollector::finish).transpose()?;
+        }
+        Ok((statistics, self.ranges))
+    }
+}
+
+impl<B: Backend> Tap<B> for Collect<'_, B> {
+    fn linear_input(&mut self, backend: &B, role: LinearRole, x: &B::Operand) {
+        let site = SITES.iter().position(|known| *known == role);
+        let site = site.and_then(|site| self.sites[site].as_mut());
+        if let (Some(site), None) = (site, &self.failed) {
+            self.failed = site.add(&backend.read_operand(x)).err();
+        }
+    }
+
+    fn attention_input(&mut self, backend: &B, qkv: &B::Tensor) {
+        let Some(ranges) = &mut self.ranges else { return };
+        let shape = &self.arch.attention;
+        let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        let largest = |values: &[f32]| values.iter().fold(0f32, |max, v| max.max(v.abs()));
+        for row in backend.read(qkv).chunks_exact(queries + 2 * keys) {
+            ranges.key = ranges.key.max(largest(&row[queries..queries + keys]));
+            ranges.value = ranges.value.max(largest(&row[queries + keys..]));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! One block: from its weights and what calibration saw of their inputs to quantized layers.
+
+use bantam_backend::{Backend, LinearInput, QuantizedLinear};
+use bantam_model::{ArchSpec, BlockWeights};
+use bantam_numerics::{ActivationFormat, PackedWeight, WeightFormat};
+
+use crate::calibrators::static_scale;
+use crate::fold::{VectorType, fold, ties};
+use crate::report::SiteReport;
+use crate::{
+    AwqOptions, FactorMethod, Gram, InputStatistics, OptimizeError, OutputError, RangeRule,
+    RoundMethod, Rounding, ScaleChoice, ScalePrecision, SmoothQuantOptions, StatisticsOptions,
+    Treatment, WeightMatrix, awq, clip, gptq, round_to_nearest, smooth_quant,
+};
+
+/// What a treatment needs to know of the inputs.
+pub(crate) fn needed_statistics(treatment: &Treatment) -> StatisticsOptions {
+    let by_histogram = !matches!(treatment.scale, ScaleChoice::Token | ScaleChoice::Max);
+    StatisticsOptions {
+        gram: true, // the report's errors, if nothing else
+        histogram: by_histogram,
+        sample: if treatment.scheme.activation.is_scaled() { 512 } else { 0 },
+    }
+}
+
+/// A block whose layers are quantized.
+pub(crate) struct TreatedBlock {
+    /// In full precision, with factors folded in: norms and biases are final.
+    pub(crate) weights: BlockWeights,
+    /// The parts of each site that is quantized.
+    pub(crate) quantized: [Option<Vec<QuantizedLinear>>; 4],
+    /// One for each site.
+    pub(crate) reports: Vec<SiteReport>,
+}
+
+/// How scales are kept, and the type of norms, in what is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredTypes {
+    pub(crate) scales: ScalePrecision,
+    pub(crate) vectors: VectorType,
+}
+
+/// Quantizes a block. A site without a treatment or without statistics stays as it is.
+pub(crate) fn treat<B: Backend>(
+    backend: &B,
+    arch: &ArchSpec,
+    mut weights: BlockWeights,
+    plan: &[Option<Treatment>; 4],
+    statistics: &[Option<InputStatistics>; 4],
+    types: StoredTypes,
+) -> Result<TreatedBlock, OptimizeError> {
+    // Factors first: those of one site change the rows of another.
+    let mut factors: [Option<Factors>; 4] = Default::default();
+    for site in 0..4 {
+        let (Some(treatment), Some(statistics)) = (&plan[site], &statistics[site]) else {
+            continue;
+        };
+        let linear = &weights.linears[site];
+        let weight = WeightMatrix::new(&linear.weight, linear.stored.n, linear.stored.k)?;
+        let found = find_factors(backend, weight, statistics, treatment, ties(arch, site))?;
+        factors[site] = found.map(|found| Factors {
+            values: fold(&mut weights, arch, site, &found.values, types.vectors),
+            ..found
+        });
+    }
+    let (mut quantized, mut reports) = ([const { None }; 4], Vec::with_capacity(4));
+    for site in 0..4 {
+        let linear = &weights.linears[site];
+        let modules = linear.stored.parts.iter().map(|part| part.module.clone()).collect();
+        let mut report = SiteReport::new(modules, linear.stored.n, linear.stored.k);
+        if let Some(treatment) = &plan[site] {
+            let treated = Site { backend, treatment, statistics: statistics[site].as_ref(), types }
+                .quantize(&weights, site, factors[site].as_ref(), &mut report)?;
+            quantized[site] = Some(treated);
+        }
+        reports.push(report);
+    }
+    Ok(TreatedBlock { weights, quantized, reports })
+}
+
+/// Factors on the input channels of a site, and how they were found.
+struct Factors {
+    values: Vec<f32>,
+    found: String,
+}
+
+fn find_factors<B: Backend>(
+    backend: &B,
+    weight: WeightMatrix<'_>,
+    statistics: &InputStatistics,
+    treatment: &Treatment,
+    ties: Option<crate::ChannelTies>,
+) -> Result<Option<Factors>, OptimizeError> {
+    let rounding = Rounding::new(treatment.scheme.weight);
+    let (values, found) = match treatment.factors {
+        FactorMethod::Nothing => return Ok(None),
+        FactorMethod::Awq => {
+            let options = AwqOptions { ties, ..AwqOptions::new(rounding) };
+            let found = awq(backend, weight, statistics, &options)?;
+            let how = format!("awq {:?} α={:.2}", found.best.formula, found.best.alpha);
+            (found.factors, how.to_lowercase())
+        }
+        FactorMethod::SmoothQuant => {
+            let fixed = treatment.scale != ScaleChoice::Token;
+            let options = SmoothQuantOptions {
+                ties,
+                static_scale: fixed,
+                ..SmoothQuantOptions::new(rounding, treatment.scheme.activation)
+            };
+            let found = smooth_quant(backend, weight, statistics, &options)?;
+            let how = match found.best.alpha {
+                Some(alpha) => format!("smoothquant α={alpha:.2}"),
+                None => "none is best".to_owned(),
+            };
+            (found.factors, how)
+        }
+    };
+    let changes = values.iter().any(|factor| *factor != 1.0);
+    Ok(changes.then_some(Factors { values, found }))
+}
+
+/// One site on its way.
+struct Site<'a, B: Backend> {
+    backend: &'a B,
+    treatment: &'a Treatment,
+    statistics: Option<&'a InputStatistics>,
+    types: StoredTypes,
+}
+
+impl<B: Backend> Site<'_, B> {
+    fn quantize(
+        &self,
+        weights: &BlockWeights,
+        site: usize,
+        factors: Option<&Factors>,
+        report: &mut SiteReport,
+    ) -> Result<Vec<QuantizedLinear>, OptimizeError> {
+        let linear = &weights.linears[site];
+        let (n, k) = (linear.stored.n, linear.stored.k);
+        let weight = WeightMatrix::new(&linear.weight, n, k)?;
+        let gram = self.statistics.and_then(|statistics| statistics.gram().ok());
+        let gram = match (gram, factors) {
+            (Some(gram), Some(factors)) => Some(gram.for_factors(&factors.values)?),
+            (Some(gram), None) => Some(gram.clone()),
+            (None, _) => None,
+        };
+        let rows: Vec<usize> =
+            linear.stored.parts.iter().map(|part| part.taken.iter().map(ExactSizeIterator::len).sum()).collect();
+        let packed = self.round(weight, gram.as_ref(), &rows, report)?;
+        let input = self.input(factors)?;
+        report.scheme = Some(self.treatment.scheme.to_string());
+        report.static_scale = input.scale;
+        report.factors = factors.map(|factors| factors.found.clone());
+        report.outlier_ratio = self.statistics.map(crate::outliers::ratio);
+        report.bytes = packed.iter().map(|part| part.bytes() as u64).sum();
+        if let Some(gram) = &gram {
+            let mut error = OutputError::new(self.backend, gram)?;
+            let decoded: Vec<f32> = packed.iter().flat_map(PackedWeight::decode).collect();
+            report.error = Some(error.relative(weight, &decoded)?);
+            let rounding = Rounding { range: RangeRule::Max, ..self.rounding() };
+            let nearest = round_to_nearest(weight, rounding, ActivationFormat::BF16, None)?;
+            report.error_of_nearest = Some(error.relative(weight, &nearest.decode())?);
+        }
+        Ok(packed.into_iter().map(|weight| QuantizedLinear { weight, input: input.clone() }).collect())
+    }
+
+    fn rounding(&self) -> Rounding {
+        Rounding { scales: self.types.scales, ..Rounding::new(self.treatment.scheme.weight) }
+    }
+
+    /// The codes of all parts.
+    fn round(
+        &self,
+        weight: WeightMatrix<'_>,
+        gram: Option<&Gram>,
+        rows: &[usize],
+        report: &mut SiteReport,
+    ) -> Result<Vec<PackedWeight>, OptimizeError> {
+        let (rounding, activation) = (self.rounding(), self.treatment.scheme.activation);
+        let importance = gram.map(Gram::diagonal);
+        let nearest = |weight: WeightMatrix<'_>| {
+            round_to_nearest(weight, rounding, activation, importance.as_deref())
+        };
+        if matches!(rounding.format, WeightFormat::Fp8 { .. }) {
+            // Scales of a matrix or of squares must not reach from one part into the next.
+            let mut first = 0;
+            let part = |&n: &usize| {
+                let values = &weight.values()[first * weight.k()..][..n * weight.k()];
+                first += n;
+                nearest(WeightMatrix::new(values, n, weight.k())?)
+            };
+            return rows.iter().map(part).collect();
+        }
+        let whole = match (self.treatment.round, gram) {
+            (RoundMethod::Gptq, Some(gram)) => {
+                let found = gptq(weight, gram, &crate::GptqOptions::new(rounding), activation)?;
+                report.damping = Some(found.damping);
+                found.weight
+            }
+            (RoundMethod::Clip, Some(gram)) => clip(weight, gram, rounding, activation)?,
+            _ => nearest(weight)?,
+        };
+        Ok(whole.split_rows(rows))
+    }
+
+    /// What the layer asks of its input.
+    fn input(&self, factors: Option<&Factors>) -> Result<LinearInput<Vec<f32>>, OptimizeError> {
+        let format = self.treatment.scheme.activation;
+        let mut input = LinearInput::new(format);
+        if let (true, Some(statistics)) =
+            (self.treatment.scale != ScaleChoice::Token, self.statistics)
+        {
+            let factors = factors.map(|factors| factors.values.as_slice());
+            input.scale = Some(static_scale(statistics, self.treatment.scale, format, factors)?);
+        }
+        Ok(input)
+    }
+}
