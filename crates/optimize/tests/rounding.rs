@@ -31,7 +31,7 @@ fn formats() -> impl Iterator<Item = WeightFormat> {
 }
 
 fn pack(w: WeightMatrix<'_>, rounding: Rounding) -> PackedWeight {
-    round_to_nearest(w, rounding, ActivationFormat::BF16, None).unwrap()
+    round_to_nearest(w, rounding, ActivationFormat::BF16, None).expect("a packed weight")
 }
 
 fn squared_error(packed: &PackedWeight, w: &[f32]) -> f64 {

@@ -50,11 +50,11 @@ impl Random {
 
 pub(crate) fn statistics<B: Backend>(backend: &B, x: &[f32], k: usize) -> InputStatistics {
     let options = StatisticsOptions::default();
-    let mut collector = StatisticsCollector::new(backend, k, options).unwrap();
+    let mut collector = StatisticsCollector::new(backend, k, options).expect("a collector");
     for rows in x.chunks(37 * k) {
-        collector.add(rows).unwrap();
+        collector.add(rows).expect("finite rows");
     }
-    collector.finish().unwrap()
+    collector.finish().expect("statistics of tokens")
 }
 
 /// Mean over tokens and outputs of `(x·Δᵀ)²`, from the data.
