@@ -7,8 +7,8 @@ use std::time::Instant;
 use bantam_cpu::{Cpu, CpuOptions};
 use bantam_numerics::{ActivationFormat, Group, WeightFormat};
 use bantam_optimize::{
-    AwqOptions, Rounding, StatisticsCollector, StatisticsOptions, WeightMatrix, awq,
-    round_to_nearest,
+    AwqOptions, GptqOptions, Rounding, SmoothQuantOptions, StatisticsCollector, StatisticsOptions,
+    WeightMatrix, awq, clip, gptq, round_to_nearest, smoothquant,
 };
 
 /// Name, N, K.
@@ -22,9 +22,11 @@ const TOKENS: usize = 16 * 1024;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cpu = Cpu::new(CpuOptions::default())?;
+    let activation = ActivationFormat::BF16;
     let format = WeightFormat::Int4 { group: Group::Of(64), symmetric: true };
     let rounding = Rounding::new(format);
-    let mut total = 0.0;
+    println!("{:<20}statistics  nearest      AWQ     clip     GPTQ  SmoothQuant  [ms]", "");
+    let mut totals = [0.0; 6];
     for (name, n, k) in SITES {
         let mut state = 1u32;
         let mut numbers = |count: usize, scale: f32| -> Vec<f32> {
@@ -36,30 +38,47 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let (values, x) = (numbers(n * k, 0.1), numbers(TOKENS * k, 2.0));
         let weight = WeightMatrix::new(&values, n, k)?;
-        println!("{name} [{n}, {k}]");
-        let mut timed = |what: &str, start: Instant| {
-            let seconds = start.elapsed().as_secs_f64();
-            println!("  {what:<28} {:7.1} ms", 1e3 * seconds);
-            total += seconds;
-        };
 
+        let mut times = [0.0; 6];
         let start = Instant::now();
         let mut collector = StatisticsCollector::new(&cpu, k, StatisticsOptions::default())?;
         for rows in x.chunks(2048 * k) {
             collector.add(rows)?;
         }
         let statistics = collector.finish()?;
-        timed("statistics of 16,384 tokens", start);
+        times[0] = start.elapsed().as_secs_f64();
+        let gram = statistics.gram()?;
 
         let start = Instant::now();
-        let diagonal = statistics.gram()?.diagonal();
-        round_to_nearest(weight, rounding, ActivationFormat::BF16, Some(&diagonal))?;
-        timed("rounding to nearest", start);
+        round_to_nearest(weight, rounding, activation, Some(&gram.diagonal()))?;
+        times[1] = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
         awq(&cpu, weight, &statistics, &AwqOptions::new(rounding))?;
-        timed("AWQ", start);
+        times[2] = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        clip(&cpu, weight, gram, rounding, activation)?;
+        times[3] = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        gptq(weight, gram, &GptqOptions::new(rounding), activation)?;
+        times[4] = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        smoothquant(&cpu, weight, &statistics, &SmoothQuantOptions::default())?;
+        times[5] = start.elapsed().as_secs_f64();
+
+        print_row(&format!("{name} [{n}, {k}]"), times);
+        totals.iter_mut().zip(times).for_each(|(total, time)| *total += time);
     }
-    println!("the block: {total:.2} s");
+    print_row("the block", totals);
     Ok(())
+}
+
+fn print_row(name: &str, seconds: [f64; 6]) {
+    let [statistics, nearest, awq, clip, gptq, smoothquant] = seconds.map(|s| 1e3 * s);
+    println!(
+        "{name:<20}{statistics:>10.0} {nearest:>8.0} {awq:>8.0} {clip:>8.0} {gptq:>8.0} {smoothquant:>12.0}"
+    );
 }

@@ -7,6 +7,7 @@
 
 mod awq;
 mod calibration;
+mod calibrators;
 mod channel_factors;
 mod clip;
 mod error;
@@ -16,6 +17,8 @@ mod gptq;
 mod gram;
 mod histogram;
 mod matrix;
+mod mixed_precision;
+mod outliers;
 mod output_error;
 mod pipeline;
 mod plan;
@@ -30,6 +33,9 @@ mod treat;
 
 pub use awq::{Awq, AwqFormula, AwqOptions, AwqTrial, awq};
 pub use calibration::{Calibration, CalibrationOptions, CalibrationText};
+mod smoothquant;
+mod trial;
+pub use calibrators::Calibrator;
 pub use channel_factors::ChannelTies;
 pub use error::{OptimizeError, RecipeError};
 pub use clip::clip;
@@ -37,6 +43,8 @@ pub use gptq::{ColumnOrder, Gptq, GptqOptions, GroupScales, gptq};
 pub use gram::Gram;
 pub use histogram::Histogram;
 pub use matrix::WeightMatrix;
+pub use mixed_precision::{Choice, choose_formats};
+pub use outliers::{Outliers, RangeVerdict, STATIC_RATIO, outliers};
 pub use output_error::OutputError;
 pub use pipeline::{Job, Progress, Stage, partial_folder};
 pub use plan::QuantizationPlan;
@@ -47,4 +55,8 @@ pub use recipe::{
 pub use report::Report;
 pub use rounding::{RangeRule, Rounding, ScalePrecision, round_to_nearest};
 pub use sample::TokenSample;
+pub use smoothquant::{
+    ActivationScale, SmoothQuant, SmoothQuantOptions, SmoothQuantTrial, smoothquant,
+};
 pub use statistics::{InputStatistics, StatisticsCollector, StatisticsOptions};
+pub use trial::Trial;
