@@ -120,7 +120,7 @@ pub(crate) fn tokenizer_source(folder: &Path) -> Result<TokenizerSource, Checkpo
     Err(CheckpointError::NoTokenizer { folder: folder.to_path_buf(), found: describe(&found) })
 }
 
-fn read_object(file: &Path) -> Result<Value, CheckpointError> {
+pub(crate) fn read_object(file: &Path) -> Result<Value, CheckpointError> {
     let value: Value = read_json(file)?;
     if value.is_object() {
         return Ok(value);

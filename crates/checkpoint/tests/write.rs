@@ -32,6 +32,8 @@ fn out_path(folder: &Folder) -> PathBuf {
 }
 
 proptest! {
+    // Each case writes files through to the disk.
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn what_is_written_is_read_again(
         tensors in tensors(), max_shard_bytes in 1u64..200, cut in 0usize..30,

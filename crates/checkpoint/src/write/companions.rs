@@ -115,8 +115,11 @@ fn write_tokenizer(source: &Checkpoint, folder: &Path) -> Result<(), CheckpointE
     write_json(&folder.join("generation_config.json"), &generation)
 }
 
-/// Writes a JSON file.
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
+/// Writes a JSON file as people read it.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
     fs::write(path, format!("{value:#}\n"))
         .map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::CheckpointError;
 pub use companions::write_companions;
-use companions::write_json;
+pub use companions::write_json;
 pub use shards::{OwnedTensor, ShardWriter};
 
 /// The format of a quantized checkpoint.
