@@ -109,6 +109,12 @@ pub trait EventSink: Send {
 
     /// Whether nobody reads any more.
     fn is_closed(&self) -> bool;
+
+    /// Whether the reader is gone because the answer is complete: its request then counts as stopped,
+    /// not as cancelled.
+    fn is_satisfied(&self) -> bool {
+        false
+    }
 }
 
 /// A channel for the events of one request. Dropping the receiver cancels the request.
@@ -132,6 +138,7 @@ pub fn event_channel() -> (EventSender, EventReceiver) {
         queue: Mutex::new(Queue { events: VecDeque::new(), sender_gone: false, waker: None }),
         changed: Condvar::new(),
         receiver_gone: AtomicBool::new(false),
+        satisfied: AtomicBool::new(false),
     });
     (EventSender(Arc::clone(&channel)), EventReceiver(channel))
 }
@@ -150,6 +157,8 @@ struct Channel {
     /// Wakes a thread that waits.
     changed: Condvar,
     receiver_gone: AtomicBool,
+    /// Set before the receiver goes.
+    satisfied: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -201,6 +210,10 @@ impl EventSink for EventSender {
     fn is_closed(&self) -> bool {
         self.0.receiver_gone.load(Ordering::Acquire)
     }
+
+    fn is_satisfied(&self) -> bool {
+        self.is_closed() && self.0.satisfied.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for EventSender {
@@ -249,6 +262,12 @@ impl EventReceiver {
     /// Awaits the next event; none after the last.
     pub async fn next_event(&mut self) -> Option<Event> {
         poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// Ends the request because its answer is complete: the text has reached a stop string, say,
+    /// which the engine cannot see. Like a drop, but the request counts as stopped.
+    pub fn stop(self) {
+        self.0.satisfied.store(true, Ordering::Relaxed);
     }
 }
 
@@ -310,6 +329,20 @@ mod tests {
         drop(receiver);
         assert!(sender.is_closed());
         assert_eq!(sender.send(token(1)), Err(Closed));
+    }
+
+    #[test]
+    fn a_reader_that_has_enough_is_told_from_one_that_vanishes() {
+        for stops in [true, false] {
+            let (sender, receiver) = event_channel();
+            assert!(!sender.is_satisfied());
+            if stops {
+                receiver.stop()
+            } else {
+                drop(receiver)
+            }
+            assert_eq!((sender.is_closed(), sender.is_satisfied()), (true, stops));
+        }
     }
 
     struct Wakes(AtomicUsize);

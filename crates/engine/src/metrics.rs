@@ -1,5 +1,7 @@
 //! What the engine counts and measures.
 
+use std::time::Duration;
+
 use crate::FinishReason;
 use crate::blocks::BlockUsage;
 use crate::histogram::{COUNTS, Histogram, SECONDS};
@@ -11,11 +13,11 @@ use crate::histogram::{COUNTS, Histogram, SECONDS};
 pub struct Metrics {
     /// Requests accepted.
     pub requests: u64,
-    /// Requests that ended with a stop token.
+    /// Requests that ended with a stop token, or whose reader stopped them.
     pub finished_stop: u64,
     /// Requests that ended with the allowed number of tokens.
     pub finished_length: u64,
-    /// Requests whose receiver was dropped.
+    /// Requests whose receiver was dropped before the answer was complete.
     pub cancelled: u64,
     /// Requests that failed, those past their deadline included.
     pub failed: u64,
@@ -129,12 +131,16 @@ impl StepSeconds {
 }
 
 impl Metrics {
-    /// Counts the end of a request.
-    pub(crate) fn finished(&mut self, reason: FinishReason) {
+    /// Counts the end of a request this long after its submission.
+    pub(crate) fn finished(&mut self, reason: FinishReason, after: Duration) {
         match reason {
             FinishReason::Stop => self.finished_stop += 1,
             FinishReason::Length => self.finished_length += 1,
-            FinishReason::Cancelled => self.cancelled += 1,
+            FinishReason::Cancelled => {
+                self.cancelled += 1;
+                return;
+            }
         }
+        self.request_seconds.observe(after.as_secs_f64());
     }
 }

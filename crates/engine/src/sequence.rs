@@ -59,6 +59,10 @@ impl Reply {
     fn is_closed(&self) -> bool {
         self.0.as_ref().is_none_or(|sink| sink.is_closed())
     }
+
+    fn is_satisfied(&self) -> bool {
+        self.0.as_ref().is_some_and(|sink| sink.is_satisfied())
+    }
 }
 
 impl Drop for Reply {
@@ -191,9 +195,13 @@ impl Sequence {
         self.catches_up() && self.tokens.len() < self.max_len
     }
 
-    /// Whether the reader is gone.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.reply.is_closed()
+    /// Why it ends, if the reader is gone.
+    pub(crate) fn abandoned(&self) -> Option<FinishReason> {
+        let reason = || match self.reply.is_satisfied() {
+            true => FinishReason::Stop,
+            false => FinishReason::Cancelled,
+        };
+        self.reply.is_closed().then(reason)
     }
 
     /// What is wrong, if the deadline has passed at `now`.

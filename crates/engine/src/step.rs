@@ -199,8 +199,8 @@ impl Engine {
     fn end_abandoned(&mut self, now: Instant) {
         let Self { scheduler, cache, metrics, .. } = self;
         let mut goes_on = |sequence: &mut Sequence| {
-            if sequence.is_cancelled() {
-                metrics.cancelled += 1;
+            if let Some(reason) = sequence.abandoned() {
+                metrics.finished(reason, now - sequence.submitted);
             } else if let Some(failure) = sequence.past_deadline(now) {
                 sequence.fail(failure);
                 metrics.failed += 1;
@@ -293,8 +293,7 @@ impl Engine {
         let reason = if catches_up { sequence.finish_reason() } else { None };
         if let Some(reason) = reason {
             sequence.finish(reason);
-            self.metrics.finished(reason);
-            self.metrics.request_seconds.observe((now - sequence.submitted).as_secs_f64());
+            self.metrics.finished(reason, now - sequence.submitted);
         }
         reason.is_none()
     }

@@ -93,7 +93,7 @@ const COUNTERS = [
 const OUTCOMES = [
   { name: "Complete", key: "finishedStop", hint: "the model ended its answer" },
   { name: "Token limit", key: "finishedLength", hint: "as many tokens as the request allowed" },
-  { name: "Cancelled", key: "cancelled", hint: "the reader left, or a stop string came" },
+  { name: "Cancelled", key: "cancelled", hint: "the reader left" },
   { name: "Failed", key: "failed", hint: "those past their deadline included" },
   { name: "Rejected", key: "rejected", hint: "too many waited already" },
 ];

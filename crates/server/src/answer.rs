@@ -160,7 +160,8 @@ impl Answer {
                 let (part, stop) = self.text.push(token, logprobs);
                 if let Some(stop) = stop {
                     self.stopped_by = Some(StoppedBy::Text(stop));
-                    // Dropping the receiver ends the engine's work on this request.
+                    // The engine's work on this request ends.
+                    self.events.take().into_iter().for_each(EventReceiver::stop);
                     return self.end(FinishReason::Stop, self.usage, part);
                 }
                 (!part.is_empty()).then_some(Ok(Part::Text(part)))

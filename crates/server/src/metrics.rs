@@ -13,11 +13,9 @@ type Field<T> = (&'static str, &'static str, fn(&Metrics) -> T);
 /// What only grows. Names end in `_total`.
 const COUNTERS: [Field<u64>; 11] = [
     ("requests", "Requests accepted.", |m| m.requests),
-    (
-        "requests_cancelled",
-        "Requests ended by their reader: it left, or a stop string came.",
-        |m| m.cancelled,
-    ),
+    ("requests_cancelled", "Requests whose reader left before the answer was complete.", |m| {
+        m.cancelled
+    }),
     ("requests_failed", "Requests that failed, those past their deadline included.", |m| m.failed),
     ("prompt_tokens", "Tokens of the prompts of started requests.", |m| m.prompt_tokens),
     ("scored_tokens", "Prompt tokens whose probability was reported.", |m| m.scored_tokens),

@@ -8,6 +8,7 @@ mod common;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -113,17 +114,27 @@ async fn a_client_that_vanishes_gives_its_blocks_back() {
 
 #[tokio::test]
 async fn stop_strings_end_the_work_at_once() {
-    let client = Client::new(Toy::new(limits()));
-    let free = client.ok("/v1/completions", body(300)).await;
+    // The whole of an answer would take seconds: the text is read before.
+    let client = Client::new(Toy::failing(|_| {
+        thread::sleep(Duration::from_millis(2));
+        None
+    }));
+    let mut free = body(12);
+    free["seed"] = 5.into();
+    let mut stopped = free.clone();
+    stopped["max_tokens"] = 2000.into();
+    let free = client.ok("/v1/completions", free).await;
     let text = free["choices"][0]["text"].as_str().unwrap();
     let stop: String = text.chars().skip(3).take(2).collect();
-    let mut stopped = body(300);
     stopped["stop"] = json!([stop]);
     for _ in 0..3 {
         client.ok("/v1/completions", stopped.clone()).await;
     }
     let metrics = settles(&client.state, |metrics| metrics.running == 0).await;
     assert_eq!(metrics.blocks.referenced, 0);
+    let ended = (metrics.finished_length, metrics.finished_stop, metrics.cancelled);
+    assert_eq!(ended, (1, 3, 0));
+    assert_eq!(metrics.request_seconds.count(), 4);
 }
 
 #[tokio::test]
@@ -238,17 +249,14 @@ async fn a_model_that_dies_is_reported_by_name() {
 
 #[tokio::test]
 async fn a_deadline_that_passes_is_a_timeout() {
-    let (toy, open) = gated();
-    let client = Client::new(toy);
+    // The deadline is over before the first step is, however the machine is loaded.
+    let client = Client::new(Toy::failing(|_| {
+        thread::sleep(Duration::from_millis(20));
+        None
+    }));
     let mut asked = body(50);
-    asked["timeout"] = json!(0.05);
-    let waiting = {
-        let client = client.clone();
-        tokio::spawn(async move { client.post("/v1/completions", asked).await })
-    };
-    sleep(Duration::from_millis(100)).await;
-    drop(open);
-    let (status, answer) = waiting.await.unwrap();
+    asked["timeout"] = json!(0.01);
+    let (status, answer) = client.post("/v1/completions", asked).await;
     assert_eq!(status, StatusCode::REQUEST_TIMEOUT, "{answer}");
 }
 
@@ -287,7 +295,7 @@ async fn draining_completes_what_there_is_and_refuses_the_rest() {
 #[tokio::test]
 async fn being_told_twice_ends_at_once() {
     let toy = Toy::failing(|_| {
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
         None
     });
     let options = ServerOptions { grace: Duration::from_secs(3600), ..quiet() };
