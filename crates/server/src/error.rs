@@ -117,6 +117,15 @@ impl ApiError {
         self
     }
 
+    /// Calls the field `from`, if it is the one at fault, by the name that the request has for it.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        if self.param.as_deref() == Some(from) {
+            self.message = self.message.replacen(from, to, 1);
+            self.param = Some(to.to_owned());
+        }
+        self
+    }
+
     /// Adds a name for programs.
     #[must_use]
     pub const fn code(mut self, code: &'static str) -> Self {
@@ -171,6 +180,7 @@ impl IntoResponse for ApiError {
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
+        let error = in_terms_of_requests(error);
         let refused = Self::bad_request(error.to_string());
         match error {
             EngineError::PromptTooLong { .. }
@@ -188,6 +198,16 @@ impl From<EngineError> for ApiError {
             | EngineError::Batch(_) => Self::new(ErrorKind::Internal, refused.message),
             _ => refused,
         }
+    }
+}
+
+/// The error with the name that requests have for its field.
+fn in_terms_of_requests(error: EngineError) -> EngineError {
+    match error {
+        EngineError::UnknownTokenIn { field: "stop_tokens", token, vocab_size } => {
+            EngineError::UnknownTokenIn { field: "stop_token_ids", token, vocab_size }
+        }
+        other => other,
     }
 }
 

@@ -36,7 +36,12 @@ async fn fields_are_honoured_or_refused_by_name() {
         ("stop", json!(vec!["a"; 17]), "stop", "expected at most 16"),
         ("stop", json!(["a", ""]), "stop", "empty text"),
         ("stop", json!(7), "stop", "expected a text or a list of texts"),
-        ("stop_token_ids", json!([99999]), "stop_tokens", "outside the model's vocabulary"),
+        (
+            "stop_token_ids",
+            json!([99999]),
+            "stop_token_ids",
+            "token 99999 in stop_token_ids is outside the model's vocabulary",
+        ),
         ("n", json!(0), "n", "expected 1 to 128"),
         ("n", json!(1000), "n", "expected 1 to 128"),
         ("max_tokens", json!(0), "max_tokens", "expected 1 to"),
@@ -90,6 +95,17 @@ async fn fields_are_honoured_or_refused_by_name() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for beams in [false, true] {
+        let body = json!({
+            "model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "use_beam_search": beams,
+            "max_completion_tokens": 100_000,
+        });
+        let (status, answer) = client.post("/v1/chat/completions", body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(answer["error"]["param"], "max_completion_tokens");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with("max_completion_tokens is 100000, expected 1 to"), "{message}");
+    }
     let harmless = [
         ("store", json!(false)),
         ("service_tier", json!("auto")),

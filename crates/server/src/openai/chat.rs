@@ -116,6 +116,8 @@ pub(crate) struct ChatRequest {
 struct Prepared {
     model: String,
     asked: Asked,
+    /// The name that the request has for `max_tokens`.
+    max_tokens_field: &'static str,
     prompt: Vec<u32>,
     tools: ToolUse,
 }
@@ -138,7 +140,7 @@ pub(crate) async fn create(
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
     let prepared = state.prepare(move |state| ChatRequest::read(&bytes)?.prepare(state)).await?;
-    let Prepared { model, asked, prompt, tools } = prepared;
+    let Prepared { model, asked, max_tokens_field, prompt, tools } = prepared;
     let model = state.model(&model)?;
     let choices = (0..asked.n).map(|index| Chatting {
         index,
@@ -151,7 +153,8 @@ pub(crate) async fn create(
         calls: 0,
     });
     let choices = choices.collect();
-    let (answers, usage) = ask(model, &asked, vec![prompt], &record).await?;
+    let asking = ask(model, &asked, vec![prompt], &record).await;
+    let (answers, usage) = asking.map_err(|error| error.renamed("max_tokens", max_tokens_field))?;
     let replying = Replying::new(KIND, model.name(), choices, answers, asked.n, usage, record);
     replying.send(&asked).await
 }
@@ -167,7 +170,7 @@ impl ChatRequest {
         let Self { own, template, shared } = self;
         let model = state.model(&shared.model)?;
         let messages = messages::read(&own.messages)?;
-        let max_tokens = own.max_tokens()?;
+        let (max_tokens, max_tokens_field) = own.max_tokens()?;
         let logprobs = own.num_logprobs()?;
         let parallel = own.parallel_tool_calls.unwrap_or(true);
         let fields = own.tools.unwrap_or_default();
@@ -183,12 +186,14 @@ impl ChatRequest {
             return Err(ApiError::bad_request(message).param("logprobs"));
         }
         let prompt = template.encode(model, &messages, &tools.tools, false)?;
-        Ok(Prepared { model: model.name().to_owned(), asked, prompt, tools })
+        let model = model.name().to_owned();
+        Ok(Prepared { model, asked, max_tokens_field, prompt, tools })
     }
 }
 
 impl ChatFields {
-    fn max_tokens(&self) -> Result<Option<usize>, ApiError> {
+    /// Tokens of each answer at most, and the field that says so.
+    fn max_tokens(&self) -> Result<(Option<usize>, &'static str), ApiError> {
         match (self.max_completion_tokens, self.max_tokens) {
             (Some(new), Some(old)) if new != old => {
                 let message = format!(
@@ -197,7 +202,8 @@ impl ChatFields {
                 );
                 Err(ApiError::bad_request(message).param("max_tokens"))
             }
-            (new, old) => Ok(new.or(old)),
+            (None, old) => Ok((old, "max_tokens")),
+            (new, _) => Ok((new, "max_completion_tokens")),
         }
     }
 
