@@ -188,6 +188,42 @@ async fn answers_keep_their_form() {
 }
 
 #[tokio::test]
+async fn strict_tools_are_called_by_their_schemas_though_nothing_is_required() {
+    let strict = |strict: bool| {
+        let mut tools = tools();
+        tools[0]["function"]["strict"] = strict.into();
+        json!({"tools": tools, "max_tokens": 60})
+    };
+    // What the model says unless it is kept from it: arguments without a city.
+    let wish =
+        "Sure. <tool_call>\n{\"name\": \"weather\", \"arguments\": {\"town\": 7}}\n</tool_call>";
+    let client = Client::new(Toy::saying(wish));
+    let [free, held] = [false, true].map(strict);
+    let calls = |answer: &Value| answer["choices"][0]["message"]["tool_calls"].clone();
+    let free = client.ok(PATH, question(free)).await;
+    assert_eq!(calls(&free)[0]["function"]["arguments"], "{\"town\": 7}");
+    let answer = client.ok(PATH, question(held.clone())).await;
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["message"]["content"], "Sure.", "{answer}");
+    let arguments = calls(&answer)[0]["function"]["arguments"].as_str().unwrap().to_owned();
+    match serde_json::from_str::<Value>(&arguments) {
+        Ok(arguments) => assert!(arguments["city"].is_string(), "{arguments}"),
+        // The model ran out of tokens in the middle of it.
+        Err(_) => assert!(arguments.starts_with("{\"city\""), "{arguments}"),
+    }
+    // Text stays text.
+    let client = Client::new(Toy::saying("It is <b>sunny</b>."));
+    let answer = client.ok(PATH, question(held.clone())).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "It is <b>sunny</b>.");
+    let mut both = question(held);
+    both["response_format"] = json!({"type": "json_object"});
+    let (status, answer) = client.post(PATH, both).await;
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(message.contains("a strict tool and response_format both"), "{message}");
+}
+
+#[tokio::test]
 async fn poisoned_grammars_cost_one_request() {
     let client = Client::new(Toy::new(limits()));
     let deep = format!("{}a{}", "(".repeat(5000), ")".repeat(5000));

@@ -4,9 +4,10 @@
 mod fixtures;
 
 use bantam_text::{
-    GrammarSpec, StreamDecoder, Tool, ToolCallParser, ToolChoice, ToolDelta, ToolFormat,
+    EncodeOptions, Grammar, GrammarMatcher, GrammarSpec, StreamDecoder, Tokenizer, Tool,
+    ToolCallParser, ToolChoice, ToolDelta, ToolFormat,
 };
-use fixtures::{built, byte_level_vocabulary, compiler, smollm2, tokenizers, walk};
+use fixtures::{built, byte_level_vocabulary, compiler, is_allowed, smollm2, tokenizers, walk};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -351,22 +352,133 @@ fn a_required_call_is_made_with_arguments_of_its_schema() {
     }
 }
 
+/// What stands before a call.
+fn mark(format: ToolFormat) -> &'static str {
+    match format.name() {
+        "hermes" => "<tool_call>",
+        "llama3" => "<|python_tag|>",
+        _ => "[TOOL_CALLS]",
+    }
+}
+
+/// Walks along an answer that someone else wrote: where the walk is then, if it got there.
+fn follow(grammar: &Grammar, tokenizer: &Tokenizer, answer: &str) -> Option<GrammarMatcher> {
+    let options = EncodeOptions { add_special: false, parse_special: true };
+    let mut matcher = grammar.matcher();
+    for id in tokenizer.encode(answer, options).unwrap() {
+        matcher.accept(id).ok()?;
+    }
+    Some(matcher)
+}
+
+/// Whether an answer may be this, from beginning to end.
+fn admits(grammar: &Grammar, tokenizer: &Tokenizer, answer: &str) -> bool {
+    follow(grammar, tokenizer, answer).is_some_and(|mut walk| {
+        let allowed = walk.allowed().unwrap();
+        tokenizer.eos().iter().all(|&end| is_allowed(allowed, end))
+    })
+}
+
 #[test]
-fn marks_that_are_special_tokens_are_used_and_shown() {
-    // A vocabulary in which the mark of a call is a special token.
+fn an_automatic_choice_leaves_text_alone_and_calls_their_schemas() {
+    let (plain, special) = (smollm2(), with_special_mark());
+    let of_special = vec![ToolFormat::of(&special)];
+    for (tokenizer, formats) in [(plain, vec![hermes(), llama(), mistral()]), (special, of_special)]
+    {
+        let (tokenizer, compiler) = (&tokenizer, compiler(&tokenizer));
+        for format in formats {
+            let mark = mark(format);
+            let call = |name: &str, arguments: &str| match format.name() {
+                "hermes" => format!(
+                    "{mark}\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n</tool_call>"
+                ),
+                "llama3" => {
+                    format!("{mark}{{\"name\": \"{name}\", \"parameters\": {arguments}}}")
+                }
+                _ => {
+                    format!("{mark}[{{\"name\": \"{name}\", \"arguments\": {arguments}}}]")
+                }
+            };
+            let good = call("we\\\"ather", "{\"city\": \"Oslo\", \"days\": 3}");
+            for parallel in [true, false] {
+                let spec = format.grammar(&tools(), &ToolChoice::Auto, parallel).unwrap();
+                let grammar = compiler.compile(&spec).unwrap();
+                let check = |answer: &str, admitted: bool| {
+                    let place = format!("{} {parallel} {answer:?}", format.name());
+                    assert_eq!(admits(&grammar, tokenizer, answer), admitted, "{place}");
+                };
+                check("", true);
+                check("It is <b>sunny</b>; [1] 2 < 3, {x}.\n\n", true);
+                check(&mark[..mark.len() - 1], true);
+                check(&good, true);
+                check(&format!("Let me look:\n<{good}"), true);
+                check(&format!("{good}\nDone."), true);
+                check(&format!("{good} and {}", call("now", "{}")), parallel);
+                check(mark, false);
+                check(&format!("{mark}text"), false);
+                check(&call("news", "{}"), false);
+                check(&call("now", "{\"x\": 1}"), false);
+                check(&call("we\\\"ather", "{\"city\": 7, \"days\": 3}"), false);
+                check(&call("we\\\"ather", "{\"city\": \"Oslo\"}"), false);
+                check(&format!("Well, {}", call("now", "[]")), false);
+                check("{\"name\": \"now\", \"parameters\": {}}", true);
+                check("\n {\"an\": \"object\"}", format.name() != "llama3");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_mark_is_a_call_of_its_schema() {
+    let tokenizer = smollm2();
+    let compiler = compiler(&tokenizer);
+    for format in [hermes(), llama(), mistral()] {
+        let spec = format.grammar(&tools(), &ToolChoice::Auto, true).unwrap();
+        let grammar = compiler.compile(&spec).unwrap();
+        let mut found = 0;
+        for seed in 0..24 {
+            let before = format!("Let me look. {}", mark(format));
+            let mut matcher = follow(&grammar, &tokenizer, &before).unwrap();
+            let (ids, _) = walk(tokenizer.eos(), &mut matcher, seed, 120);
+            let deltas = parse(format, [before.as_str(), &tokenizer.decode(&ids, false)]);
+            let begun = deltas.iter().position(|delta| !matches!(delta, ToolDelta::Text(_)));
+            let Some([_, ToolDelta::Arguments { fragment, .. }, ..]) =
+                begun.map(|at| &deltas[at..])
+            else {
+                continue;
+            };
+            // A walk may stop in the middle of a call.
+            let Ok(arguments) = serde_json::from_str::<Value>(fragment) else { continue };
+            assert!(
+                arguments == json!({}) || (1..=9).contains(&arguments["days"].as_i64().unwrap())
+            );
+            found += 1;
+        }
+        assert!(found > 4, "{} of {}", found, format.name());
+    }
+}
+
+/// A vocabulary in which the mark of a call is a special token.
+fn with_special_mark() -> Tokenizer {
     let mut vocabulary = byte_level_vocabulary("smollm");
     let template = "{{ tools }}<tool_call>".to_owned();
     vocabulary.chat_template = Some(template);
     let special = vocabulary.tokens.iter().position(|token| token == "<|im_start|>").unwrap();
     vocabulary.tokens[special] = "<tool_call>".to_owned();
-    let tokenizer = built(vocabulary);
+    built(vocabulary)
+}
+
+#[test]
+fn marks_that_are_special_tokens_are_used_and_shown() {
+    let tokenizer = with_special_mark();
+    let special = tokenizer.token_id("<tool_call>").unwrap();
     let format = ToolFormat::of(&tokenizer);
-    assert_eq!(format.special_tokens(), [special as u32]);
+    assert_eq!(format.special_tokens(), [special]);
 
     let spec = format.grammar(&tools(), &ToolChoice::Named("now".into()), false).unwrap();
     let grammar = compiler(&tokenizer).compile(&spec).unwrap();
     let (ids, ended) = walk(tokenizer.eos(), &mut grammar.matcher(), 1, 200);
-    assert!(ended && ids[0] == special as u32);
+    assert!(ended && ids[0] == special);
     let mut decoder = StreamDecoder::new(&tokenizer).showing(format.special_tokens());
     let mut chunks: Vec<String> = ids.iter().map(|&id| decoder.push(id)).collect();
     chunks.push(decoder.finish());
@@ -379,7 +491,7 @@ fn tools_that_cannot_be_called_are_refused() {
         let error = hermes().grammar(tools, &choice, true).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
-    refused(&[], ToolChoice::Required, "no tools");
+    refused(&[], ToolChoice::Required, "no tools to call");
     refused(
         &tools(),
         ToolChoice::Named("news".into()),

@@ -148,12 +148,13 @@ impl Asked {
 }
 
 impl SamplingFields {
-    /// Checks the fields and translates them. `required` is a form that other fields ask for.
+    /// Checks the fields and translates them. `required` is a form that another field asks for, and
+    /// which.
     pub(crate) fn asked(
         mut self,
         state: &ServerState,
         model: &ServedModel,
-        required: Option<GrammarSpec>,
+        required: Option<(&'static str, GrammarSpec)>,
     ) -> Result<Asked, ApiError> {
         let (n, best_of) = self.counts()?;
         let stream = self.stream.unwrap_or(false);
@@ -229,16 +230,19 @@ impl SamplingFields {
     }
 
     /// The form of the answer: one field may ask for one.
-    fn grammar(&mut self, required: Option<GrammarSpec>) -> Result<Option<GrammarSpec>, ApiError> {
+    fn grammar(
+        &mut self,
+        required: Option<(&'static str, GrammarSpec)>,
+    ) -> Result<Option<GrammarSpec>, ApiError> {
         let response_format = self.response_format.take().and_then(ResponseFormat::into_spec);
         let structured = self.structured_outputs.take().map(StructuredOutputs::into_spec);
         let asked: Vec<(&str, GrammarSpec)> = [
-            ("tool_choice", required),
-            ("response_format", response_format),
-            ("structured_outputs", structured.transpose()?),
+            required,
+            response_format.map(|spec| ("response_format", spec)),
+            structured.transpose()?.map(|spec| ("structured_outputs", spec)),
         ]
         .into_iter()
-        .filter_map(|(field, spec)| spec.map(|spec| (field, spec)))
+        .flatten()
         .collect();
         if let [(first, _), (second, _), ..] = &asked[..] {
             let message = format!("{first} and {second} both ask for a form; leave out one");

@@ -2,7 +2,7 @@
 
 use bantam_text::{Function, GrammarSpec, Tool, ToolCall, ToolChoice, ToolFormat, ToolKind};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
@@ -33,8 +33,7 @@ struct FunctionField {
     /// The JSON schema of the arguments.
     #[schema(value_type = Option<Object>)]
     parameters: Option<Value>,
-    /// Arguments satisfy the schema; only with a `tool_choice` that requires a call, which enforces
-    /// it in any case.
+    /// Arguments satisfy the schema; a `tool_choice` that requires a call enforces that in any case.
     strict: Option<bool>,
 }
 
@@ -81,8 +80,9 @@ pub(crate) struct ToolUse {
     pub(crate) tools: Vec<Tool>,
     /// How calls are written, if there may be any.
     pub(crate) format: Option<ToolFormat>,
-    /// The form of an answer that must be a call.
-    pub(crate) grammar: Option<GrammarSpec>,
+    /// The form of an answer that must be a call, or whose calls must have a form; and what asks
+    /// for it.
+    pub(crate) grammar: Option<(&'static str, GrammarSpec)>,
     /// Calls after the first are left out.
     pub(crate) only_one: bool,
 }
@@ -98,40 +98,53 @@ impl ToolUse {
         let choice = match choice {
             None if fields.is_empty() => return Ok(Self::default()),
             Some(ToolChoiceField::Mode(ToolMode::None)) => return Ok(Self::default()),
-            None | Some(ToolChoiceField::Mode(ToolMode::Auto)) => None,
-            Some(ToolChoiceField::Mode(ToolMode::Required)) => Some(ToolChoice::Required),
-            Some(ToolChoiceField::Named(named)) => Some(ToolChoice::Named(named.function.name)),
+            None | Some(ToolChoiceField::Mode(ToolMode::Auto)) => ToolChoice::Auto,
+            Some(ToolChoiceField::Mode(ToolMode::Required)) => ToolChoice::Required,
+            Some(ToolChoiceField::Named(named)) => ToolChoice::Named(named.function.name),
         };
         if fields.is_empty() {
             let message = "tool_choice is set without tools; give tools, or leave it out";
             return Err(ApiError::bad_request(message).param("tool_choice"));
         }
         for (n, ToolField { r#type: Kind::Function, function }) in fields.iter().enumerate() {
-            function.check(n, choice.is_some())?;
+            function.check_name(n)?;
         }
+        let strict: Vec<bool> =
+            fields.iter().map(|field| field.function.strict == Some(true)).collect();
         let tools: Vec<Tool> = fields.into_iter().map(ToolField::into_tool).collect();
-        let grammar = choice.map(|choice| format.grammar(&tools, &choice, parallel)).transpose();
+        let grammar = match choice {
+            ToolChoice::Auto if !strict.contains(&true) => None,
+            ToolChoice::Auto => {
+                let forms: Vec<Tool> =
+                    tools.iter().zip(strict).map(|(tool, strict)| form(tool, strict)).collect();
+                Some(("a strict tool", format.grammar(&forms, &choice, parallel)))
+            }
+            _ => Some(("tool_choice", format.grammar(&tools, &choice, parallel))),
+        };
+        let grammar = grammar.map(|(field, spec)| spec.map(|spec| (field, spec))).transpose();
         let grammar = grammar.map_err(|error| ApiError::from(error).param("tools"))?;
         Ok(Self { tools, format: Some(*format), grammar, only_one: !parallel })
     }
 }
 
+/// A tool whose arguments are enforced if it is strict, and any object if not.
+fn form(tool: &Tool, strict: bool) -> Tool {
+    let mut tool = tool.clone();
+    if !strict {
+        tool.function.parameters = Some(json!({"type": "object"}));
+    }
+    tool
+}
+
 impl FunctionField {
-    fn check(&self, n: usize, enforced: bool) -> Result<(), ApiError> {
+    fn check_name(&self, n: usize) -> Result<(), ApiError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
-        let Self { name, strict, .. } = self;
+        let name = &self.name;
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             let message = format!(
                 "tools[{n}].function.name is {name:?}, expected 1 to 64 letters, digits, _, - or ."
             );
             return Err(ApiError::bad_request(message).param(format!("tools[{n}].function.name")));
-        }
-        if *strict == Some(true) && !enforced {
-            let message = format!(
-                "tools[{n}].function.strict is true, which works with tool_choice required or a \
-                 named function only; set one of these, or strict to false"
-            );
-            return Err(ApiError::bad_request(message).param(format!("tools[{n}].function.strict")));
         }
         Ok(())
     }

@@ -1,16 +1,19 @@
-//! Makes a model call a function: the grammar of its calls.
+//! Makes a model call a function, or call it well: the grammar of its calls.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::format::Style;
 use super::{Tool, ToolFormat};
 use crate::grammar::{check_schema, one_line, quoted};
 use crate::{GrammarSpec, TextError};
 
-/// What the model must call.
+/// What the model may or must call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToolChoice {
+    /// What it likes: the answer is text, calls, or both.
+    Auto,
     /// One of the tools, or several.
     Required,
     /// The tool of this name.
@@ -18,9 +21,14 @@ pub enum ToolChoice {
 }
 
 impl ToolFormat {
-    /// The grammar of an answer that calls functions and says nothing else: of `tools`, those that
-    /// `choice` leaves, with arguments by their schemas. With `parallel` there may be several calls,
-    /// one after another, in the formats that can write them; else there is exactly one.
+    /// The grammar of an answer that calls functions and, unless `choice` is
+    /// [`Auto`](ToolChoice::Auto), says nothing else: of `tools`, those that `choice` leaves, with
+    /// arguments by their schemas. With `parallel` there may be several calls, one after another, in
+    /// the formats that can write them; else there is one.
+    ///
+    /// Text beside calls never holds the mark of a call, so what the parser takes for a call is one
+    /// that follows its schema. In a format whose calls need no mark, an answer that begins with a
+    /// brace is a call.
     ///
     /// # Errors
     /// No tools, a name that is not among them, or parameters that are no schema.
@@ -43,7 +51,7 @@ impl ToolFormat {
     ) -> Result<GrammarSpec, TextError> {
         let invalid = |problem| TextError::InvalidTools { problem };
         let chosen: Vec<&Tool> = match choice {
-            ToolChoice::Required => tools.iter().collect(),
+            ToolChoice::Auto | ToolChoice::Required => tools.iter().collect(),
             ToolChoice::Named(name) => {
                 tools.iter().filter(|tool| tool.function.name == *name).take(1).collect()
             }
@@ -51,31 +59,18 @@ impl ToolFormat {
         if chosen.is_empty() {
             let names: Vec<&str> = tools.iter().map(|tool| tool.function.name.as_str()).collect();
             return Err(invalid(match choice {
-                ToolChoice::Required => "a call is required, but there are no tools".to_owned(),
+                ToolChoice::Auto | ToolChoice::Required => "there are no tools to call".to_owned(),
                 ToolChoice::Named(name) => {
                     format!("tool_choice names {name:?}; expected one of {names:?}")
                 }
             }));
         }
 
-        let style = self.style;
-        let mark = |token: Option<u32>, text: &str| match token {
-            Some(id) => format!("<[{id}]>"),
-            None => quoted(text),
+        let mut source = match choice {
+            ToolChoice::Auto => self.calls_in_text(parallel),
+            ToolChoice::Required | ToolChoice::Named(_) => self.calls_alone(parallel),
         };
-        let [begin, end] = [mark(self.begin_token, style.begin), mark(self.end_token, style.end)];
-        let space = quoted(style.space);
-        let several = |separator: &str| {
-            if parallel { format!("call ({} call)*", quoted(separator)) } else { "call".to_owned() }
-        };
-        let mut source = if style.list {
-            format!("start: {begin} \"[\" {} \"]\"\ncall: body\n", several(", "))
-        } else if style.end.is_empty() {
-            // Calls that no mark ends cannot be told apart: one only.
-            "start: body\n".to_owned()
-        } else {
-            format!("start: {}\ncall: {begin} {space} body {space} {end}\n", several(style.space))
-        };
+        source.push_str(&self.after_mark(parallel));
         let bodies: Vec<String> = (0..chosen.len()).map(|index| format!("body_{index}")).collect();
         // Writing to a string cannot fail.
         let _ = writeln!(source, "body: {}", bodies.join(" | "));
@@ -83,11 +78,80 @@ impl ToolFormat {
             let name = &tool.function.name;
             let schema = arguments_schema(tool.function.parameters.as_ref())
                 .map_err(|problem| invalid(format!("parameters of {name:?}: {problem}")))?;
-            let key = style.arguments;
+            let key = self.style.arguments;
             let head = quoted(&format!(r#"{{"name": {}, "{key}": "#, Value::from(name.as_str())));
             let _ = writeln!(source, "{body}: {head} %json {} \"}}\"", one_line(&schema));
         }
         Ok(GrammarSpec::Lark(source))
+    }
+
+    /// The rule `start` of an answer that is a call or several.
+    fn calls_alone(&self, parallel: bool) -> String {
+        let begin = mark(self.begin_token, self.style.begin);
+        match *self.style {
+            // Calls that no mark ends cannot be told apart: one only.
+            Style { bare: true, .. } => "start: body\n".to_owned(),
+            Style { list: false, space, .. } if parallel => {
+                let space = quoted(space);
+                format!("start: {begin} marked ({space} {begin} marked)*\n")
+            }
+            _ => format!("start: {begin} marked\n"),
+        }
+    }
+
+    /// The rule `start` of an answer in which calls may stand among text, and what it refers to.
+    fn calls_in_text(&self, parallel: bool) -> String {
+        let times = if parallel { "*" } else { "?" };
+        let mut source = if self.style.bare {
+            let more = if parallel { "(lead marked)*" } else { "" };
+            // The first text is not what a reader takes for a call without its mark.
+            format!(
+                "start: body | OPENING? | opening marked {more} TEXT?\n{}\
+                 OPENING: /(?s:\\s+|\\s*[^\\s{{].*)/ & TEXT\n",
+                self.lead("opening", "OPENING")
+            )
+        } else {
+            format!("start: (lead marked){times} TEXT?\n")
+        };
+        source.push_str(&self.lead("lead", "TEXT"));
+        let begin = quoted(self.style.begin);
+        source.push_str("TEXT: /(?s:.+)/ & ~MARKED\n");
+        let _ = writeln!(source, "MARKED: /(?s:.*)/ {begin} /(?s:.*)/");
+        source
+    }
+
+    /// A rule for the text before a call, and the call's mark.
+    fn lead(&self, rule: &str, text: &str) -> String {
+        match self.begin_token {
+            Some(id) => format!("{rule}: {text}? <[{id}]>\n"),
+            // One lexeme that ends with the first mark: text and mark apart would be ambiguous.
+            None => {
+                let mark = quoted(self.style.begin);
+                format!("{rule}[suffix={mark}]: {text} | \"\"\n")
+            }
+        }
+    }
+
+    /// The rule `marked`: what follows the mark of a call or of a list of calls.
+    fn after_mark(&self, parallel: bool) -> String {
+        let Style { list, space, end, .. } = *self.style;
+        let space = quoted(space);
+        if list {
+            let more = if parallel { "(\", \" body)*" } else { "" };
+            format!("marked: \"[\" body {more} \"]\"\n")
+        } else if end.is_empty() {
+            "marked: body\n".to_owned()
+        } else {
+            format!("marked: {space} body {space} {}\n", mark(self.end_token, end))
+        }
+    }
+}
+
+/// A mark, by its token if it has one.
+fn mark(token: Option<u32>, text: &str) -> String {
+    match token {
+        Some(id) => format!("<[{id}]>"),
+        None => quoted(text),
     }
 }
 
