@@ -30,6 +30,7 @@
 mod answer;
 mod auth;
 mod body;
+mod connection;
 mod error;
 mod form;
 #[cfg(feature = "grpc")]

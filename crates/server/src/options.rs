@@ -26,7 +26,9 @@ pub struct ServerOptions {
     pub max_body_bytes: usize,
     /// Time in which a request must have arrived, its headers and its body each.
     pub read_timeout: Duration,
-    /// Connections open at once; more wait to be accepted.
+    /// Time that a client may leave what is sent to it unread before its connection is closed.
+    pub write_timeout: Duration,
+    /// Connections open at once, over all ports; more wait to be served.
     pub max_connections: usize,
     /// Requests under way at once, over all models; more are refused with status 429.
     pub max_requests: usize,
@@ -41,7 +43,8 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// `127.0.0.1:8000`, no keys, bodies of 8 MiB, 1,024 connections, no deadline, 30 s of grace.
+    /// `127.0.0.1:8000`, no keys, bodies of 8 MiB, 1,024 connections, no deadline, 30 s of
+    /// grace, and a minute for clients that do not read.
     fn default() -> Self {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
@@ -51,6 +54,7 @@ impl Default for ServerOptions {
             api_keys: Vec::new(),
             max_body_bytes: 8 << 20,
             read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             max_connections: 1024,
             max_requests: 512,
             deadline: None,

@@ -11,11 +11,12 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
 
+use crate::connection::{Connection, Slots};
 #[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::state::{AppState, ServerState};
@@ -175,19 +176,18 @@ impl Server {
         let grpc = self.grpc;
         let Self { listener, state, .. } = self;
         let router = router(Arc::clone(&state));
-        let slots = Arc::new(Semaphore::new(state.options.max_connections));
+        let slots = Slots::new(&state.options);
         let mut connections = JoinSet::new();
         #[cfg(feature = "grpc")]
         if let Some((listener, _)) = grpc {
             let mut stop = stop.clone();
             let drain = async move { told(&mut stop, Stop::Drain).await };
-            connections.spawn(grpc::serve(listener, Arc::clone(&state), drain));
+            connections.spawn(grpc::serve(listener, slots.clone(), Arc::clone(&state), drain));
         }
         let accepting = async {
             loop {
-                let (stream, slot) = accept(&listener, &slots).await;
-                let connection = connection(stream, slot, router.clone(), &state, stop.clone());
-                connections.spawn(connection);
+                let connection = slots.accept(&listener).await;
+                connections.spawn(answer(connection, router.clone(), &state, stop.clone()));
                 while connections.try_join_next().is_some() {}
             }
         };
@@ -234,38 +234,19 @@ async fn all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection, once there is a slot for it.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
-            // A connection that is gone already, or no file descriptors: others will end.
-            Err(_) => time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
 /// Serves one connection; once told to stop, it ends after the response under way.
-fn connection(
-    stream: TcpStream,
-    slot: OwnedSemaphorePermit,
+fn answer(
+    connection: Connection,
     router: Router,
     state: &AppState,
     mut stop: watch::Receiver<Stop>,
 ) -> impl Future<Output = ()> + use<> {
     let read_timeout = state.options.read_timeout;
     async move {
-        let _slot = slot;
-        // Tokens are worth a packet each. Without it the stream still works.
-        let _ = stream.set_nodelay(true);
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(read_timeout)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
         let mut serving = pin!(serving);
         // How a connection ends is its client's business: requests are logged by themselves.
         tokio::select! {

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use bantam_engine::HandleOptions;
+use bantam_engine::{HandleOptions, Limits};
 use bantam_server::{AppState, LogFormat, LogTarget, Server, ServerOptions, Stop};
 use common::{Client, Fault, LONG, Toy, limits, quiet, served, settles};
 use serde_json::{Value, json};
@@ -55,14 +55,23 @@ impl Running {
 
     /// A connection on which a request was sent.
     async fn post(&self, body: &Value) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        self.post_to("/v1/completions", body).await
+    }
+
+    async fn post_to(&self, path: &str, body: &Value) -> TcpStream {
         let body = body.to_string();
-        let head = format!(
-            "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).await.unwrap();
+        let about = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        self.send(&format!("POST {path}"), &about, &body).await
+    }
+
+    async fn get(&self, path: &str) -> TcpStream {
+        self.send(&format!("GET {path}"), "", "").await
+    }
+
+    async fn send(&self, line: &str, about: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!("{line} HTTP/1.1\r\nhost: a\r\n{about}connection: close\r\n\r\n");
+        stream.write_all((head + body).as_bytes()).await.unwrap();
         stream
     }
 
@@ -321,6 +330,45 @@ async fn a_slow_client_is_not_waited_for() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"POST /v1/comp").await.unwrap();
     rest(stream).await;
+    server.stop.send_replace(Stop::Drain);
+    server.ends().await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_cut_off() {
+    // More is said in these steps than the buffers on the way can hold; then the model waits.
+    let (open, gate): (_, Receiver<()>) = mpsc::channel();
+    let limits = Limits { num_blocks: 8 * limits().num_blocks, ..limits() };
+    let mut toy = Toy::new(limits);
+    toy.before = Box::new(move |step| {
+        if step == 1000 {
+            let _ = gate.recv();
+        }
+        None
+    });
+    let options = ServerOptions { write_timeout: Duration::from_millis(50), ..quiet() };
+    let server = Running::start(options, toy).await;
+    let asked = json!({
+        "model": "tiny", "messages": [{"role": "user", "content": "nobody"}], "ignore_eos": true,
+        "n": 8, "max_tokens": 1500, "logprobs": true, "top_logprobs": 20, "stream": true,
+    });
+    let silent = server.post_to("/v1/chat/completions", &asked).await;
+    let begun = Instant::now();
+    loop {
+        let metrics = rest(server.get("/metrics").await).await;
+        // The one that asks.
+        if metrics.contains("bantam_http_requests_in_flight 1\n")
+            && server.state.models[0].engine().metrics().requests == 8
+        {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "{metrics}");
+        sleep(Duration::from_millis(5)).await;
+    }
+    drop(open);
+    let metrics = settles(&server.state, |metrics| metrics.running == 0).await;
+    assert_eq!((metrics.cancelled, metrics.blocks.referenced), (8, 0));
+    drop(silent);
     server.stop.send_replace(Stop::Drain);
     server.ends().await;
 }

@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bantam_engine::HandleOptions;
@@ -15,8 +16,10 @@ use bantam_server::grpc::inference::model_infer_request::{
 };
 use bantam_server::grpc::inference::*;
 use bantam_server::{Server, ServerOptions, Stop};
-use common::{Toy, quiet, served};
+use common::{LONG, Toy, quiet, served};
 use futures_util::{StreamExt, stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time;
@@ -29,6 +32,8 @@ use tonic_prost::ProstCodec;
 struct Client {
     channel: Grpc<Channel>,
     key: Option<&'static str>,
+    /// Where the same server speaks HTTP.
+    http: SocketAddr,
     stop: watch::Sender<Stop>,
     running: JoinHandle<()>,
 }
@@ -44,10 +49,11 @@ impl Client {
         let server =
             Server::bind(options, vec![served(toy, HandleOptions::default())]).await.unwrap();
         let uri = format!("http://{}", server.grpc_address().unwrap());
+        let http = server.address();
         let (stop, stopped) = watch::channel(Stop::No);
         let running = tokio::spawn(server.run(stopped));
         let channel = Channel::from_shared(uri).unwrap().connect().await.unwrap();
-        Self { channel: Grpc::new(channel), key: None, stop, running }
+        Self { channel: Grpc::new(channel), key: None, http, stop, running }
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
@@ -285,4 +291,20 @@ async fn a_server_that_stops_completes_its_calls() {
     let _: ServerLiveResponse = client.call("ServerLive", ServerLiveRequest {}).await.unwrap();
     client.stop.send_replace(Stop::Drain);
     time::timeout(Duration::from_secs(20), client.running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_counted_over_both_ports() {
+    let mut client = Client::with(ServerOptions { max_connections: 1, ..quiet() }).await;
+    let _: ServerLiveResponse = client.call("ServerLive", ServerLiveRequest {}).await.unwrap();
+    let mut http = TcpStream::connect(client.http).await.unwrap();
+    http.write_all(b"GET /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let waiting = time::timeout(Duration::from_millis(50), http.read_to_end(&mut answer)).await;
+    assert!(waiting.is_err() && answer.is_empty());
+    let Client { channel, stop, .. } = client;
+    drop(channel);
+    time::timeout(LONG, http.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    drop(stop);
 }
