@@ -43,7 +43,7 @@ fn collected(events: &[Value], n: usize) -> Vec<Value> {
 fn a_stream_says_what_the_whole_answer_says() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _guard = runtime.enter();
-    let client = client();
+    let (client, tokenizer) = (client(), tokenizer());
     let stops = prop::collection::vec("[a-z ,]{1,3}", 0..4);
     let strategy = ("[a-zA-Zé ]{1,40}", any::<u32>(), 1usize..40, stops, 1usize..4, any::<bool>());
     proptest!(ProptestConfig::with_cases(60), |((prompt, seed, max_tokens, stop, n, echo) in strategy)| {
@@ -69,11 +69,19 @@ fn a_stream_says_what_the_whole_answer_says() {
             let (text, logprobs) = (choice["text"].as_str().unwrap(), &choice["logprobs"]);
             let length = text.chars().count() as u64;
             let offsets: Vec<u64> = serde_json::from_value(logprobs["text_offset"].clone()).unwrap();
-            // Only a token that ended the answer stands behind its text.
+            // Only a token that ended the answer stands behind its text, and special ones, which
+            // have none.
             let ended = choice["finish_reason"] == "stop";
             let shown = offsets.iter().filter(|&&offset| offset < length).count();
-            prop_assert!(offsets.is_sorted() && offsets.len() - shown <= usize::from(ended));
+            prop_assert!(offsets.is_sorted());
             prop_assert!(offsets[shown..].iter().all(|&offset| offset == length));
+            let behind = &logprobs["tokens"].as_array().unwrap()[shown..];
+            let special = |token: &Value| {
+                let id = tokenizer.token_id(token.as_str().unwrap());
+                id.is_some_and(|id| tokenizer.is_special(id))
+            };
+            let textless = behind.iter().rev().skip(usize::from(ended)).all(special);
+            prop_assert!(textless, "{:?} stand behind {:?}", behind, text);
             for key in ["tokens", "token_logprobs", "top_logprobs"] {
                 prop_assert_eq!(logprobs[key].as_array().unwrap().len(), offsets.len());
             }
