@@ -5,8 +5,8 @@
 Serves the model in f32 and asks lm-eval (`local-completions`, prompts as token ids, echo with
 logprobs) for
 
-- the log-likelihoods of the answers to multiple-choice items, which are compared with those that
-  transformers computes in f32 from the same file;
+- the log-likelihoods of the answers to multiple-choice items, which are compared with those of
+  `bantam eval --task` and with those that transformers computes in f32 from the same file;
 - the rolling perplexity of a text, which is compared with `bantam eval`.
 
 An item is a line of JSON: {"question": …, "choices": [four texts], "answer": index}.
@@ -32,11 +32,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 TEXT = Path(__file__).parents[2] / "crates/eval/tests/data/perplexity_text.txt"
 # lm-eval scores every token after a prefix token, in blocks of `max_length - 2` with one token of
 # context. With the text's first token as prefix that is what `bantam eval` does with windows of
-# `max_length - 1` tokens that overlap by one.
+# `max_length - 1` tokens that overlap by one. A last block that is shorter gets more context from
+# lm-eval, so the text is cut to whole blocks.
 WINDOW = 256
 # Two f32 computations of one number differ by rounding, summed over the tokens of an answer.
 TOLERANCE = 2e-3
 RELATIVE_TOLERANCE = 1e-4
+# The same computation, whose result the protocol rounds to single precision.
+SAME_TOLERANCE = 1e-4
+
+PARTS = ("items", "eval", "rolling")
 
 ITEMS_TASK = {
     "task": "items",
@@ -88,6 +93,7 @@ def main() -> int:
         options = ("--memory", "3GiB")
         with running_server(arguments.bantam, model, *options) as address:
             same_tokens(address, arguments.model, text, ids)
+            ids = ids[: 1 + (len(ids) - 1) // (WINDOW - 1) * (WINDOW - 1)]
             begin = time.monotonic()
             samples = evaluate(address, arguments.model, folder, items, tokenizer, ids)
             report["lm_eval_seconds"] = time.monotonic() - begin
@@ -95,8 +101,9 @@ def main() -> int:
             arguments.gguf.parent, dtype=torch.float32, **load
         )
         report["items"] = compare_items(samples["items"], tokenizer, reference.eval())
+        report["eval"] = compare_eval(samples["items"], arguments.bantam, model, items, folder)
         report["rolling"] = compare_rolling(samples["rolling"], arguments.bantam, model, ids)
-    problems = [name for part in ("items", "rolling") for name in report[part].pop("problems")]
+    problems = [name for part in PARTS for name in report[part].pop("problems")]
     report["problems"] = problems
     print(json.dumps(report, indent=2) if arguments.json else table(report))
     return 1 if problems else 0
@@ -199,12 +206,42 @@ def compare_items(samples: list[dict], tokenizer, reference) -> dict:
     return figures | {"problems": problems}
 
 
+def compare_eval(samples: list[dict], bantam: str, model: str, items: list, folder: Path) -> dict:
+    """lm-eval's log-likelihoods and accuracy beside those of `bantam eval --task`."""
+    task, results = folder / "asked.jsonl", folder / "results"
+    task.write_text("".join(json.dumps(item) + "\n" for item in items))
+    command = [bantam, "eval", model, "--task", str(task), "--results", str(results)]
+    subprocess.run(command, check=True, capture_output=True)
+    [file] = results.glob("**/*.jsonl")
+    outcomes = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    direct = {outcome["item"]: outcome["log_likelihoods"] for outcome in outcomes}
+    served = {s["doc_id"]: [float(score[0]) for [score] in s["resps"]] for s in samples}
+    assert direct.keys() == served.keys(), "not the same items"
+    choice = lambda scores: scores.index(max(scores))  # noqa: E731
+    right = lambda all: sum(choice(all[n]) == items[n]["answer"] for n in all)  # noqa: E731
+    differences = [abs(a - b) for n in direct for a, b in zip(served[n], direct[n], strict=True)]
+    figures = {
+        "items": len(items),
+        "max_difference": max(differences),
+        "same_choice": sum(choice(served[n]) == choice(direct[n]) for n in direct),
+        "right": right(served),
+        "right_of_bantam_eval": right(direct),
+    }
+    problems = []
+    if figures["max_difference"] > SAME_TOLERANCE:
+        problems.append(f"`bantam eval` differs by {figures['max_difference']:.2e} nats")
+    if figures["same_choice"] < len(items):
+        problems.append(f"`bantam eval` chooses otherwise {len(items) - figures['same_choice']} times")
+    return figures | {"problems": problems}
+
+
 def compare_rolling(samples: list[dict], bantam: str, model: str, ids: list[int]) -> dict:
     """lm-eval's rolling log-likelihood beside the perplexity of `bantam eval`."""
     served = float(samples[0]["resps"][0][0])
     perplexity = math.exp(-served / (len(ids) - 1))
     windows = ["--window", str(WINDOW), "--stride", str(WINDOW - 1)]
-    command = [bantam, "eval", model, "--text", str(TEXT), *windows, "--json"]
+    limit = ["--limit", str(len(ids))]
+    command = [bantam, "eval", model, "--text", str(TEXT), *limit, *windows, "--json"]
     direct = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     expected = find(direct, ("perplexity", "ppl"))
     difference = abs(perplexity / expected - 1)
@@ -234,7 +271,7 @@ def find(value, names: tuple[str, ...]) -> float:
 def table(report: dict) -> str:
     """The figures, one a line."""
     lines = []
-    for part in ("items", "rolling"):
+    for part in PARTS:
         for name, value in report[part].items():
             shown = f"{value:.3g}" if "difference" in name else f"{value:.10g}"
             lines.append(f"{part:<8} {name.replace('_', ' '):<28} {shown:>14}")
