@@ -1,10 +1,12 @@
 //! The calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::ServedModel;
@@ -153,6 +155,38 @@ fn responses(state: AppState, call: Call, request: ModelInferRequest) -> Respons
     responses.map(said).boxed()
 }
 
+/// The responses, as long as they are read; a client that leaves one unread for longer than `limit`
+/// loses the rest and is told so.
+///
+/// HTTP/2 asks for nothing while a client has no room for more, so a stream that waits to be asked
+/// could not notice: this one is moved by a task.
+fn while_read(mut responses: Responses, limit: Duration) -> Responses {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let moving = async {
+            while let Some(response) = responses.next().await {
+                match time::timeout(limit, sender.reserve()).await {
+                    Ok(Ok(place)) => place.send(response),
+                    Ok(Err(_)) => return true,
+                    Err(_) => return false,
+                }
+            }
+            true
+        };
+        let in_time = tokio::select! {
+            in_time = moving => in_time,
+            () = sender.closed() => true,
+        };
+        if !in_time {
+            // Ends the work; then whoever reads after all learns why there is no more.
+            drop(responses);
+            let message = format!("the responses were not read for {} s", limit.as_secs_f32());
+            let _ = sender.send(Err(Status::deadline_exceeded(message))).await;
+        }
+    });
+    stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver))).boxed()
+}
+
 fn failed(id: &str, error: ApiError) -> ModelStreamInferResponse {
     let response = ModelInferResponse { id: id.to_owned(), ..ModelInferResponse::default() };
     ModelStreamInferResponse { error_message: error.message, infer_response: Some(response) }
@@ -258,7 +292,8 @@ impl GrpcInferenceService for Service {
             }
         });
         // Answers to several requests come mixed, as they are made.
-        Ok(Response::new(all.flatten_unordered(None).boxed()))
+        let all = all.flatten_unordered(None).boxed();
+        Ok(Response::new(while_read(all, self.state.options.write_timeout)))
     }
 
     async fn model_config(
