@@ -13,7 +13,7 @@ use crate::ChannelTies;
 
 /// The type that a vector is stored in: folding must not ask more of it than it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VectorType {
+pub(crate) enum VectorType {
     /// binary32.
     F32,
     /// bfloat16.

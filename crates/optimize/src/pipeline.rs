@@ -337,7 +337,11 @@ impl Job<'_> {
                 }
             }
         }
-        let layers = self.layers();
+        let mut layers = self.layers();
+        for layer in &mut layers {
+            let site = state.sites.iter().find(|site| site.modules.contains(&layer.module));
+            layer.static_input = site.is_some_and(|site| site.static_scale.is_some());
+        }
         let modules: HashSet<&str> = layers.iter().map(|layer| layer.module.as_str()).collect();
         let quantized = |name: &str| {
             name.strip_suffix(".weight").is_some_and(|module| modules.contains(module))

@@ -2,15 +2,16 @@
 
 use bantam_backend::{Backend, LinearInput, QuantizedLinear};
 use bantam_model::{ArchSpec, BlockWeights};
+use bantam_numerics::activation::normal_scale;
 use bantam_numerics::{ActivationFormat, PackedWeight, WeightFormat};
 
-use crate::calibrators::static_scale;
 use crate::fold::{VectorType, fold, ties};
 use crate::report::SiteReport;
 use crate::{
-    AwqOptions, FactorMethod, Gram, InputStatistics, OptimizeError, OutputError, RangeRule,
-    RoundMethod, Rounding, ScaleChoice, ScalePrecision, SmoothQuantOptions, StatisticsOptions,
-    Treatment, WeightMatrix, awq, clip, gptq, round_to_nearest, smooth_quant,
+    ActivationScale, AwqOptions, Calibrator, ChannelTies, FactorMethod, GptqOptions, Gram,
+    InputStatistics, OptimizeError, OutputError, RangeRule, RangeVerdict, RoundMethod, Rounding,
+    ScaleChoice, ScalePrecision, SmoothQuantOptions, StatisticsOptions, Treatment, WeightMatrix,
+    awq, clip, gptq, outliers, round_to_nearest, smoothquant,
 };
 
 /// What a treatment needs to know of the inputs.
@@ -89,7 +90,7 @@ fn find_factors<B: Backend>(
     weight: WeightMatrix<'_>,
     statistics: &InputStatistics,
     treatment: &Treatment,
-    ties: Option<crate::ChannelTies>,
+    ties: Option<ChannelTies>,
 ) -> Result<Option<Factors>, OptimizeError> {
     let rounding = Rounding::new(treatment.scheme.weight);
     let (values, found) = match treatment.factors {
@@ -101,18 +102,20 @@ fn find_factors<B: Backend>(
             (found.factors, how.to_lowercase())
         }
         FactorMethod::SmoothQuant => {
-            let fixed = treatment.scale != ScaleChoice::Token;
-            let options = SmoothQuantOptions {
-                ties,
-                static_scale: fixed,
-                ..SmoothQuantOptions::new(rounding, treatment.scheme.activation)
+            let scale = match treatment.scale {
+                ScaleChoice::Token => ActivationScale::PerToken,
+                _ => ActivationScale::Static,
             };
-            let found = smooth_quant(backend, weight, statistics, &options)?;
+            let activation = treatment.scheme.activation;
+            let options =
+                SmoothQuantOptions { rounding, activation, scale, ties, ..Default::default() };
+            let found = smoothquant(backend, weight, statistics, &options)?;
             let how = match found.best.alpha {
                 Some(alpha) => format!("smoothquant α={alpha:.2}"),
                 None => "none is best".to_owned(),
             };
-            (found.factors, how)
+            let ones = || vec![1.0; weight.k()];
+            (found.linear.input.channel_factors.unwrap_or_else(ones), how)
         }
     };
     let changes = values.iter().any(|factor| *factor != 1.0);
@@ -144,14 +147,19 @@ impl<B: Backend> Site<'_, B> {
             (Some(gram), None) => Some(gram.clone()),
             (None, _) => None,
         };
-        let rows: Vec<usize> =
-            linear.stored.parts.iter().map(|part| part.taken.iter().map(ExactSizeIterator::len).sum()).collect();
+        let rows: Vec<usize> = linear
+            .stored
+            .parts
+            .iter()
+            .map(|part| part.taken.iter().map(ExactSizeIterator::len).sum())
+            .collect();
         let packed = self.round(weight, gram.as_ref(), &rows, report)?;
         let input = self.input(factors)?;
         report.scheme = Some(self.treatment.scheme.to_string());
         report.static_scale = input.scale;
         report.factors = factors.map(|factors| factors.found.clone());
-        report.outlier_ratio = self.statistics.map(crate::outliers::ratio);
+        let spread = self.statistics.map(|statistics| outliers(statistics, None)).transpose()?;
+        report.outlier_ratio = spread.map(|spread| spread.ratio());
         report.bytes = packed.iter().map(|part| part.bytes() as u64).sum();
         if let Some(gram) = &gram {
             let mut error = OutputError::new(self.backend, gram)?;
@@ -161,7 +169,10 @@ impl<B: Backend> Site<'_, B> {
             let nearest = round_to_nearest(weight, rounding, ActivationFormat::BF16, None)?;
             report.error_of_nearest = Some(error.relative(weight, &nearest.decode())?);
         }
-        Ok(packed.into_iter().map(|weight| QuantizedLinear { weight, input: input.clone() }).collect())
+        Ok(packed
+            .into_iter()
+            .map(|weight| QuantizedLinear { weight, input: input.clone() })
+            .collect())
     }
 
     fn rounding(&self) -> Rounding {
@@ -193,26 +204,44 @@ impl<B: Backend> Site<'_, B> {
         }
         let whole = match (self.treatment.round, gram) {
             (RoundMethod::Gptq, Some(gram)) => {
-                let found = gptq(weight, gram, &crate::GptqOptions::new(rounding), activation)?;
+                let found = gptq(weight, gram, &GptqOptions::new(rounding), activation)?;
                 report.damping = Some(found.damping);
-                found.weight
+                found.linear.weight
             }
-            (RoundMethod::Clip, Some(gram)) => clip(weight, gram, rounding, activation)?,
+            (RoundMethod::Clip, Some(gram)) => {
+                clip(self.backend, weight, gram, rounding, activation)?
+            }
             _ => nearest(weight)?,
         };
         Ok(whole.split_rows(rows))
     }
 
-    /// What the layer asks of its input.
+    /// What the layer asks of its input. Where massive activations leave other tokens few INT8 codes
+    /// of a static range, tokens get scales of their own.
     fn input(&self, factors: Option<&Factors>) -> Result<LinearInput<Vec<f32>>, OptimizeError> {
         let format = self.treatment.scheme.activation;
         let mut input = LinearInput::new(format);
-        if let (true, Some(statistics)) =
-            (self.treatment.scale != ScaleChoice::Token, self.statistics)
-        {
-            let factors = factors.map(|factors| factors.values.as_slice());
-            input.scale = Some(static_scale(statistics, self.treatment.scale, format, factors)?);
+        let calibrator = match self.treatment.scale {
+            ScaleChoice::Token => return Ok(input),
+            ScaleChoice::Max => Calibrator::Max,
+            ScaleChoice::Mse => Calibrator::Mse,
+            ScaleChoice::Entropy => Calibrator::Entropy,
+            ScaleChoice::Percentile => Calibrator::Percentile(99.99),
+        };
+        let Some(statistics) = self.statistics else { return Ok(input) };
+        let factors = factors.map(|factors| factors.values.as_slice());
+        let integers = format == ActivationFormat::Int8;
+        if integers && outliers(statistics, factors)?.verdict == RangeVerdict::PerToken {
+            return Ok(input);
         }
+        input.scale = Some(match factors {
+            None => calibrator.scale(statistics, format)?,
+            Some(factors) => {
+                let scaled = statistics.amax.iter().zip(factors).map(|(amax, p)| amax * p);
+                let largest_code = format.largest_code().unwrap_or(1.0);
+                normal_scale(scaled.fold(0f32, f32::max) / largest_code)
+            }
+        });
         Ok(input)
     }
 }

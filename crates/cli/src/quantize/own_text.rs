@@ -6,7 +6,7 @@
 
 use anyhow::{Context, anyhow};
 use bantam_engine::{EngineHandle, Event, HandleOptions, Request, SamplingParams};
-use bantam_model::{LoadOptions, Precision};
+use bantam_model::Precision;
 use bantam_optimize::Calibration;
 use bantam_text::{EncodeOptions, Message, Tokenizer};
 
