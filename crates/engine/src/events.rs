@@ -337,9 +337,9 @@ mod tests {
             let (sender, receiver) = event_channel();
             assert!(!sender.is_satisfied());
             if stops {
-                receiver.stop()
+                receiver.stop();
             } else {
-                drop(receiver)
+                drop(receiver);
             }
             assert_eq!((sender.is_closed(), sender.is_satisfied()), (true, stops));
         }
