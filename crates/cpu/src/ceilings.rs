@@ -124,7 +124,9 @@ impl Multiply {
                             *sum = S::dot_i8(*sum, quads, quad);
                         }
                     }
-                    sums = integers.map(|sum| S::to_f32(sum));
+                    for (sum, integer) in sums.iter_mut().zip(integers) {
+                        *sum = S::to_f32(integer);
+                    }
                 }
             }
             for sum in sums {

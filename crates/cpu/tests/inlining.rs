@@ -9,6 +9,7 @@
 
 use bantam_backend::conformance;
 use bantam_cpu::Cpu;
+use bantam_numerics::ActivationFormat;
 
 /// A little-endian number of so many bytes.
 fn number(bytes: &[u8], at: usize, len: usize) -> usize {
@@ -30,8 +31,9 @@ fn symbols(elf: &[u8]) -> Vec<String> {
 
 #[test]
 fn no_intrinsic_is_called() {
-    // What conformance calls is linked: all kernels.
+    // What these call is linked: all kernels.
     std::hint::black_box(conformance::check::<Cpu> as fn(&Cpu));
+    std::hint::black_box(bantam_cpu::ceilings::peak_ops as fn(&Cpu, ActivationFormat) -> f64);
     let program = std::fs::read(std::env::current_exe().expect("a path")).expect("readable");
     let symbols = symbols(&program);
     if symbols.is_empty() && !cfg!(debug_assertions) {
