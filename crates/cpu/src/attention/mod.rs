@@ -232,7 +232,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
         first: usize,
         scratch: &mut Scratch<C::Query>,
     ) -> Option<Range<usize>> {
-        let Attention { shape, cache, layer, .. } = *self.attention;
+        let shape = self.attention.shape;
         let start = self.chunk * CHUNK;
         let rows = &self.tile.rows()[first..first + R];
         let low = rows.iter().map(|row| shape.first_visible(row.position)).min()?;
@@ -241,6 +241,30 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
         if keys.is_empty() {
             return None;
         }
+        // SAFETY: keys lie in blocks of the table; a last panel may reach past them, not past a block.
+        unsafe {
+            let mut key = keys.start;
+            while S::WIDE && key + LANES < keys.end {
+                self.score_panels::<R, 2>(first, key, scratch);
+                key += 2 * LANES;
+            }
+            while key < keys.end {
+                self.score_panels::<R, 1>(first, key, scratch);
+                key += LANES;
+            }
+        }
+        Some(keys)
+    }
+
+    /// The scores of N panels of keys from position `key` on.
+    #[inline(always)]
+    unsafe fn score_panels<const R: usize, const N: usize>(
+        &self,
+        first: usize,
+        key: usize,
+        scratch: &mut Scratch<C::Query>,
+    ) {
+        let Attention { shape, cache, layer, .. } = *self.attention;
         let padded = shape.head_dim.next_multiple_of(LANES);
         let quads = shape.head_dim.div_ceil(QUAD);
         let tokens = cache.layout.block_tokens;
@@ -250,25 +274,30 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
             for (r, pointer) in queries.iter_mut().enumerate() {
                 *pointer = pointer.add((first + r) * padded);
             }
-            for key in keys.clone().step_by(LANES) {
+            let mut panels = [std::ptr::null(); N];
+            for (n, panel) in panels.iter_mut().enumerate() {
+                let key = key + n * LANES;
                 let block = self.tile.table[key / tokens] as usize;
-                let panel = cache.keys(layer, block, self.tile.kv_head, key % tokens / LANES);
-                let mut sums = [[S::splat(0.0)]; R];
-                accumulate::<S, C::Panel<S>, R, 1>(&mut sums, queries, [panel], 0..quads);
+                *panel = cache.keys(layer, block, self.tile.kv_head, key % tokens / LANES);
+            }
+            let mut sums = [[S::splat(0.0); N]; R];
+            accumulate::<S, C::Panel<S>, R, N>(&mut sums, queries, panels, 0..quads);
+            for n in 0..N {
+                let key = key + n * LANES;
                 if C::FORMAT.is_scaled() {
+                    let block = self.tile.table[key / tokens] as usize;
                     let scales = cache.scales(layer, block, self.tile.kv_head);
                     let scale = S::load_f16(scales.add(key % tokens));
-                    for [sum] in &mut sums {
-                        *sum = S::mul(*sum, scale);
+                    for sums in &mut sums {
+                        sums[n] = S::mul(sums[n], scale);
                     }
                 }
-                for (r, [sum]) in sums.into_iter().enumerate() {
-                    let out = scratch.scores.as_mut_ptr().add((first + r) * CHUNK + key - start);
-                    S::store(out, sum);
+                for (r, sums) in sums.iter().enumerate() {
+                    let at = (first + r) * CHUNK + key - self.chunk * CHUNK;
+                    S::store(scratch.scores.as_mut_ptr().add(at), sums[n]);
                 }
             }
         }
-        Some(keys)
     }
 
     /// Scores of row `r` to unnormalised probabilities; records their maximum and sum.
