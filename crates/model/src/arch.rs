@@ -1,6 +1,7 @@
 //! What kind of network a model is: data that the one [`Decoder`](crate::Decoder) executes.
 
 use bantam_backend::{AttentionShape, FeedForward, KvFormat, NormKind};
+use bantam_checkpoint::Quantization;
 use bantam_numerics::reference::RotaryPairs;
 use serde_json::Value;
 
@@ -43,6 +44,8 @@ pub struct ArchSpec {
     pub head: HeadSpec,
     /// What the checkpoint's cache was calibrated for; none if it was not.
     pub kv_format: Option<KvFormat>,
+    /// How the checkpoint's linear layers are quantized; none if they are not.
+    pub quantization: Option<Quantization>,
     /// Where the weights are in a checkpoint.
     pub names: &'static TensorNames,
     /// What the configuration calls the sizes; used in messages.

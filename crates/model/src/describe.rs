@@ -1,6 +1,6 @@
 //! From a checkpoint to the network it holds.
 
-use bantam_checkpoint::{Checkpoint, Format};
+use bantam_checkpoint::{Checkpoint, Format, Quantization};
 
 use crate::arch::{ArchSpec, Positions};
 use crate::error::ModelError;
@@ -9,8 +9,15 @@ use crate::rope::RopeScaling;
 use crate::stored::ROPE_DIVISORS;
 
 impl ArchSpec {
-    /// Describes the network of a checkpoint: its configuration, and the frequency divisors that
-    /// GGUF files keep in a tensor.
+    /// The same network, quantized this way.
+    pub(crate) fn quantized(self, quantization: Option<Quantization>) -> Self {
+        let kv_format = quantization.as_ref().and_then(Quantization::kv_format);
+        let quantization = quantization.filter(Quantization::has_layers);
+        Self { kv_format, quantization, ..self }
+    }
+
+    /// Describes the network of a checkpoint: its configuration, how other files say it is quantized,
+    /// and the frequency divisors that GGUF files keep in a tensor.
     ///
     /// # Errors
     /// As [`from_config`](Self::from_config), naming the checkpoint's own file.
@@ -20,7 +27,8 @@ impl ArchSpec {
             Format::Gguf => checkpoint.path().to_path_buf(),
         };
         let file = file.display().to_string();
-        let mut arch = Self::from_config_file(checkpoint.config(), &file)?;
+        let arch = Self::from_config_file(checkpoint.config(), &file)?;
+        let mut arch = arch.quantized(Quantization::of(checkpoint)?);
         if !checkpoint.has_tensor(ROPE_DIVISORS) {
             return Ok(arch);
         }

@@ -22,6 +22,7 @@ mod names;
 mod options;
 mod plan;
 mod precision;
+mod quantized;
 mod rope;
 mod stored;
 

@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bantam_backend::{Backend, HeadNorm, LinearInput, Norm};
+use bantam_backend::{Backend, HeadNorm, LinearInput, Norm, QuantizedLinear};
 use bantam_checkpoint::{Checkpoint, TensorView};
 use bantam_numerics::{PackedWeight, QuantScheme, QuantizeError, quantize};
 
@@ -158,11 +158,35 @@ impl<B: Backend> Loader<'_, B> {
         self.backend.vector(values)
     }
 
-    /// Reads, rounds and stacks the parts of a linear layer.
+    /// Reads a linear layer: as the checkpoint stores it, if quantized, else its parts are rounded and
+    /// stacked.
     fn linear(&self, stored: &StoredLinear) -> Result<Linear<B>, ModelError> {
+        let whole = match self.arch.read_quantized(self.checkpoint, stored, self.precision)? {
+            Some(linear) => linear,
+            None => self.rounded(stored)?,
+        };
+        let QuantizedLinear { weight, input } = whole;
+        self.report(weight.bytes());
+        let mut bias = Vec::new();
+        for part in stored.parts.iter().filter(|_| stored.bias) {
+            let values = finite_values(&self.checkpoint.tensor(&bias_of(&part.module))?)?;
+            bias.extend(part.taken.iter().flat_map(|rows| &values[rows.clone()]));
+        }
+        let bias = stored.bias.then(|| self.upload(&bias));
+        let input = LinearInput {
+            format: input.format,
+            scale: input.scale,
+            channel_factors: input.channel_factors.map(|factors| self.backend.vector(&factors)),
+            order: input.order,
+        };
+        Ok(Linear { weight: self.backend.weight(weight)?, bias, input })
+    }
+
+    /// Rounds the parts of a linear layer and stacks them.
+    fn rounded(&self, stored: &StoredLinear) -> Result<QuantizedLinear, ModelError> {
         let scheme = self.precision.checked_scheme(stored)?;
         let normalise = self.arch.head.normalised && stored.role == crate::LinearRole::Head;
-        let (mut packed, mut bias) = (Vec::new(), Vec::new());
+        let mut packed = Vec::new();
         for part in &stored.parts {
             let weight = self.checkpoint.tensor(&weight_of(&part.module))?;
             for rows in &part.taken {
@@ -172,16 +196,9 @@ impl<B: Backend> Loader<'_, B> {
                     packed.push(quantize_rows(&weight, slab, scheme, normalise)?);
                 }
             }
-            if stored.bias {
-                let values = finite_values(&self.checkpoint.tensor(&bias_of(&part.module))?)?;
-                bias.extend(part.taken.iter().flat_map(|rows| &values[rows.clone()]));
-            }
         }
         let whole = PackedWeight::stack(packed).expect("parts of a layer share K and scheme");
-        self.report(whole.bytes());
-        let bias = stored.bias.then(|| self.upload(&bias));
-        let input = LinearInput::new(scheme.activation);
-        Ok(Linear { weight: self.backend.weight(whole)?, bias, input })
+        Ok(QuantizedLinear::new(whole))
     }
 
     fn report(&self, bytes: usize) {

@@ -121,6 +121,17 @@ impl LoadOptions {
             let expected = if context == 0 { format!("1 to {own}") } else { of_model };
             return refuse(format!("context ({})", self.names.context), context, expected);
         }
+        let as_stored = matches!(self.precision, Precision::Bf16 | Precision::F32);
+        if let Some(quantization) = arch.quantization.as_ref().filter(|_| !as_stored) {
+            return Err(ModelError::BadOption {
+                option: "number format (--dtype)".to_owned(),
+                got: self.precision.to_string(),
+                expected: format!(
+                    "bf16: the checkpoint is quantized already ({}), and its layers stay as stored",
+                    quantization.method()
+                ),
+            });
+        }
         // Sequences come before tokens and rows, which commands derive from them.
         let threads = self.load_threads.unwrap_or(1);
         let limits = [

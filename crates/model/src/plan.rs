@@ -1,6 +1,7 @@
 //! How much memory a model will take, in bytes, before any of it is allocated.
 
 use std::fmt;
+use std::ops::Range;
 
 use bantam_backend::{KvFormat, KvLayout};
 use bantam_numerics::ActivationFormat;
@@ -251,7 +252,7 @@ fn largest_below(upper: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
 fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, ModelError> {
     let mut shares: Vec<SchemeShare> = Vec::new();
     let mut add = |linear: &StoredLinear, count: usize| {
-        let scheme = precision.checked_scheme(linear)?;
+        let scheme = arch.scheme(linear, precision)?;
         let bytes = count as u64 * stored_bytes(linear.n, linear.k, scheme);
         let scheme = scheme.to_string();
         match shares.iter_mut().find(|share| share.scheme == scheme) {
@@ -264,13 +265,23 @@ fn schemes(arch: &ArchSpec, precision: Precision) -> Result<Vec<SchemeShare>, Mo
         Ok::<(), ModelError>(())
     };
     add(&arch.embedding(), 1)?;
-    for linear in &arch.linears(0) {
-        add(linear, arch.sizes.layers)?; // all layers have the same shapes
+    let (different, alike) = different_layers(arch);
+    for layer in different {
+        for linear in &arch.linears(layer) {
+            add(linear, alike)?;
+        }
     }
     if let Some(head) = arch.untied_head() {
         add(&head, 1)?;
     }
     Ok(shares)
+}
+
+/// Layers whose schemes may differ, and how many each stands for: all layers have the same shapes, but a
+/// checkpoint may quantize each in its own way.
+fn different_layers(arch: &ArchSpec) -> (Range<usize>, usize) {
+    let layers = arch.sizes.layers;
+    if arch.quantization.is_some() { (0..layers, 1) } else { (0..1, layers) }
 }
 
 /// The widest formats that the operands of a step must hold.
@@ -289,15 +300,22 @@ impl OperandFormats {
     };
 
     pub(crate) fn new(arch: &ArchSpec, precision: Precision) -> Self {
-        // All layers have the same shapes.
+        // What cannot be loaded at all is refused by the plan.
+        let of = |linear: &StoredLinear| {
+            let scheme = arch.scheme(linear, precision);
+            scheme.unwrap_or_else(|_| precision.scheme_for(linear.role, linear.k)).activation
+        };
+        let widest = |linear: &dyn Fn(usize) -> StoredLinear| {
+            let formats = different_layers(arch).0.map(|layer| of(&linear(layer)));
+            formats.max_by_key(|format| format.element_bytes()).unwrap_or(ActivationFormat::F32)
+        };
         let [qkv, attention_out, feed_forward_in, feed_forward_out] =
-            arch.linears(0).map(|linear| precision.scheme_for(linear.role, linear.k).activation);
-        let head = arch.untied_head().unwrap_or_else(|| arch.embedding());
+            [0, 1, 2, 3].map(|at| widest(&|layer| arch.linears(layer)[at].clone()));
         Self {
             normed: std::cmp::max_by_key(qkv, feed_forward_in, |format| format.element_bytes()),
             attended: attention_out,
             activated: feed_forward_out,
-            selected_normed: precision.scheme_for(head.role, head.k).activation,
+            selected_normed: of(&arch.untied_head().unwrap_or_else(|| arch.embedding())),
         }
     }
 }

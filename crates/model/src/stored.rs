@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use bantam_checkpoint::{Checkpoint, CheckpointError};
+use bantam_checkpoint::{Checkpoint, CheckpointError, StoredTensor, TensorView};
 
 use crate::arch::{ArchSpec, AttentionSpec, Residual};
 use crate::error::ModelError;
@@ -188,7 +188,8 @@ impl ArchSpec {
         std::iter::once(vector(weight_of(module))).chain(bias).collect()
     }
 
-    /// Every tensor that the network reads.
+    /// Every tensor that the network reads, but for the weights of layers that the checkpoint has
+    /// quantized: their tensors are those of their format.
     #[must_use]
     pub fn needed_tensors(&self) -> Vec<NeededTensor> {
         let mut needed = Vec::new();
@@ -204,8 +205,10 @@ impl ArchSpec {
             };
             for part in &linear.parts {
                 let keys = format!("{}, {input}", part.rows_from);
-                let (name, shape) = (weight_of(&part.module), vec![part.rows, linear.k]);
-                needed.push(NeededTensor { name, shape, keys });
+                if !self.is_quantized(linear, part) {
+                    let (name, shape) = (weight_of(&part.module), vec![part.rows, linear.k]);
+                    needed.push(NeededTensor { name, shape, keys });
+                }
                 if linear.bias {
                     let (name, keys) = (bias_of(&part.module), part.rows_from.clone());
                     needed.push(NeededTensor { name, shape: vec![part.rows], keys });
@@ -238,17 +241,7 @@ impl ArchSpec {
     pub fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
         let needed = self.needed_tensors();
         for tensor in &needed {
-            let found = checkpoint.tensor(&tensor.name).map_err(|error| match error {
-                CheckpointError::UnknownTensor { path, name, nearest } => {
-                    ModelError::MissingTensor {
-                        file: path.display().to_string(),
-                        tensor: name,
-                        expected: tensor.shape.clone(),
-                        nearest: nearest.join(", "),
-                    }
-                }
-                other => other.into(),
-            })?;
+            let found = find(checkpoint, &tensor.name, &tensor.shape)?;
             if found.shape != tensor.shape {
                 return Err(ModelError::TensorShape {
                     file: found.file().display().to_string(),
@@ -259,6 +252,24 @@ impl ArchSpec {
             }
         }
         let mut read: Vec<String> = needed.into_iter().map(|tensor| tensor.name).collect();
+        for StoredTensor { name, shapes, optional } in self.quantized_tensors()? {
+            if !optional || checkpoint.has_tensor(&name) {
+                let found = find(checkpoint, &name, &shapes[0])?;
+                if !shapes.iter().any(|shape| shape == found.shape) {
+                    return Err(ModelError::TensorShape {
+                        file: found.file().display().to_string(),
+                        tensor: name,
+                        got: found.shape.to_vec(),
+                        expected: shapes
+                            .iter()
+                            .map(|s| format!("{s:?}"))
+                            .collect::<Vec<_>>()
+                            .join(" or "),
+                    });
+                }
+            }
+            read.push(name);
+        }
         if self.head.tied {
             read.push(weight_of(self.names.head)); // compared with the embedding on loading
         }
@@ -283,6 +294,23 @@ impl ArchSpec {
             names: unread[..unread.len().min(SHOWN)].join(", ") + more,
         })
     }
+}
+
+/// A tensor that must be there, in this shape.
+fn find<'a>(
+    checkpoint: &'a Checkpoint,
+    name: &str,
+    shape: &[usize],
+) -> Result<TensorView<'a>, ModelError> {
+    checkpoint.tensor(name).map_err(|error| match error {
+        CheckpointError::UnknownTensor { path, name, nearest } => ModelError::MissingTensor {
+            file: path.display().to_string(),
+            tensor: name,
+            expected: shape.to_vec(),
+            nearest: nearest.join(", "),
+        },
+        other => other.into(),
+    })
 }
 
 /// The tensor of GGUF files that divides rotary frequencies.

@@ -88,8 +88,8 @@ fn configurations() {
         (yarn("beta_fast", json!(0.1)), vec!["beta_fast", "at least `beta_slow`, 1"]),
         (yarn("attention_factor", json!(-1.0)), vec!["attention_factor", "above 0"]),
         (
-            ("quantization_config", json!({"quant_method": "awq"})),
-            vec!["quantization_config", "`awq`", "GGUF"],
+            ("quantization_config", json!({"quant_method": "aqlm"})),
+            vec!["config.json", "method `aqlm` is not supported", "awq, gptq, fp8"],
         ),
     ];
     for ((key, value), words) in cases {

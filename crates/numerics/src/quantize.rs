@@ -244,6 +244,20 @@ mod tests {
         }
 
         #[test]
+        fn rows_can_be_taken_and_stacked_again(w in matrix(6, 32), cut in 1usize..6) {
+            let blocks = [ScaleBlock::TENSOR, ScaleBlock { rows: 4, columns: 8 }];
+            let fp8 = blocks.map(|block| WeightFormat::Fp8 { block });
+            let fp8 = fp8.map(|weight| QuantScheme { weight, ..QuantScheme::FP8 });
+            let others = [QuantScheme::F32, QuantScheme::BF16, QuantScheme::INT8];
+            let int4 = [true, false].map(|symmetric| QuantScheme::int4(16, symmetric));
+            for scheme in fp8.into_iter().chain(others).chain(int4) {
+                let whole = quantize(&w, 6, 32, scheme).unwrap();
+                let parts = vec![whole.rows(0..cut), whole.rows(cut..6)];
+                prop_assert_eq!(PackedWeight::stack(parts).unwrap().decode(), whole.decode());
+            }
+        }
+
+        #[test]
         fn stacked_fp8_parts_keep_their_scales(
             a in matrix(6, 10), b in matrix(4, 10), rows in 1usize..8, columns in 1usize..12,
         ) {

@@ -190,6 +190,38 @@ impl PackedWeight {
         out
     }
 
+    /// Some of its rows. FP8 rows have their own scales then.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[must_use]
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let (n, k) = (rows.len(), self.k);
+        let values = rows.start * k..rows.end * k;
+        let data = match &self.data {
+            WeightData::F32(all) => WeightData::F32(all[values].to_vec()),
+            WeightData::BF16(all) => WeightData::BF16(all[values].to_vec()),
+            WeightData::Int8 { levels, affine } => {
+                WeightData::Int8 { levels: levels[values].to_vec(), affine: affine.rows(rows, k) }
+            }
+            WeightData::Int4 { nibbles, affine } => {
+                let bytes = k.div_ceil(2);
+                let nibbles = nibbles[rows.start * bytes..rows.end * bytes].to_vec();
+                WeightData::Int4 { nibbles, affine: affine.rows(rows, k) }
+            }
+            WeightData::Fp8 { codes, block, scales } => {
+                let (_, along_k) = block.grid(self.n, k);
+                let of_row = |row: usize| &scales[row / block.rows * along_k..][..along_k];
+                WeightData::Fp8 {
+                    codes: codes[values].to_vec(),
+                    block: ScaleBlock { rows: 1, ..*block },
+                    scales: rows.flat_map(of_row).copied().collect(),
+                }
+            }
+        };
+        Self { n, k, activation: self.activation, data }
+    }
+
     /// Stacks weights that read the same input (q, k, v; gate, up) into one along N.
     ///
     /// FP8 parts keep their own scales: blocks that would reach from one part into the next become
@@ -322,6 +354,14 @@ impl PackedWeight {
 }
 
 impl GroupAffine {
+    /// The map of some rows of K weights.
+    fn rows(&self, rows: Range<usize>, k: usize) -> Self {
+        let groups = k / self.group;
+        let taken = rows.start * groups..rows.end * groups;
+        let offsets = self.offsets.as_ref().map(|offsets| offsets[taken.clone()].to_vec());
+        Self { group: self.group, scales: self.scales[taken].to_vec(), offsets }
+    }
+
     fn extend(&mut self, other: Self) {
         self.scales.extend(other.scales);
         if let (Some(a), Some(b)) = (&mut self.offsets, other.offsets) {

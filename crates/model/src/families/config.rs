@@ -1,6 +1,5 @@
 //! Reading `config.json`: typed values, and errors that name the key and the file.
 
-use bantam_numerics::KvFormat;
 use bantam_numerics::reference::Activation;
 use serde_json::{Map, Value};
 
@@ -148,35 +147,6 @@ impl<'a> Config<'a> {
             let known: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
             self.bad(key, &format!("`{name}`"), &format!("one of {}", known.join(", ")))
         })
-    }
-
-    /// The cache format that `quantization_config` asks for, if any. Refuses checkpoints whose weights
-    /// are stored in another tool's formats.
-    pub(crate) fn kv_format(&self) -> Result<Option<KvFormat>, ModelError> {
-        let Some(quantization) = self.object("quantization_config", "quantization_config.")? else {
-            return Ok(None);
-        };
-        let scheme =
-            quantization.object("kv_cache_scheme", "quantization_config.kv_cache_scheme.")?;
-        let groups = quantization.object("config_groups", "quantization_config.config_groups.")?;
-        let has_groups = groups.is_some_and(|groups| !groups.values.is_empty());
-        let has_algorithm = quantization.text("quant_algo")?.is_some();
-        let Some(scheme) = scheme.filter(|_| !has_groups && !has_algorithm) else {
-            let method = quantization.text("quant_method")?.unwrap_or("unnamed");
-            return Err(ModelError::NotExecuted {
-                what: format!("{}: quantization_config of method `{method}`", self.file),
-                way_out: "use the unquantized model, or a GGUF file of it",
-            });
-        };
-        match (scheme.count("num_bits")?, scheme.text("type")?) {
-            (8, Some("float")) => Ok(Some(KvFormat::Fp8)),
-            (8, Some("int")) => Ok(Some(KvFormat::Int8)),
-            (8, kind) => {
-                let got = format!("`{}`", kind.unwrap_or("nothing"));
-                Err(scheme.bad("type", &got, "`float` or `int`"))
-            }
-            (bits, _) => Err(scheme.bad("num_bits", &bits.to_string(), "8")),
-        }
     }
 
     pub(crate) fn missing(&self, key: &str) -> ModelError {

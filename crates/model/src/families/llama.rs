@@ -205,6 +205,7 @@ pub(super) fn describe(variant: &Variant, config: &Config<'_>) -> Result<ArchSpe
             bias: false,
         },
         kv_format: None,
+        quantization: None,
         names: &NAMES,
         keys: &KEYS,
     })

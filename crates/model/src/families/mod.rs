@@ -5,6 +5,9 @@ mod llama;
 mod rope;
 mod rules;
 
+use std::path::Path;
+
+use bantam_checkpoint::Quantization;
 use serde_json::Value;
 
 use crate::arch::ArchSpec;
@@ -38,6 +41,7 @@ fn model_types_in_words() -> String {
 
 /// Describes the network of a configuration; sizes are not checked yet.
 pub(crate) fn describe(config: &Value, file: &str) -> Result<ArchSpec, ModelError> {
+    let quantization = Quantization::from_config(config, Path::new(file));
     let config = Config::new(config, file)?;
     let Some((_, describe)) = FAMILIES.iter().find(|(name, _)| *name == config.model_type()) else {
         return Err(ModelError::UnknownModelType {
@@ -46,6 +50,5 @@ pub(crate) fn describe(config: &Value, file: &str) -> Result<ArchSpec, ModelErro
             supported: model_types_in_words(),
         });
     };
-    let kv_format = config.kv_format()?;
-    Ok(ArchSpec { kv_format, ..describe(&config)? })
+    Ok(describe(&config)?.quantized(quantization?))
 }
