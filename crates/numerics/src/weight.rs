@@ -280,7 +280,7 @@ impl PackedWeight {
     /// ```
     ///
     /// # Panics
-    /// If the rows are more than there are, or a part cuts a block of FP8 weights.
+    /// If the rows are more than there are.
     #[must_use]
     pub fn split_rows(&self, rows: &[usize]) -> Vec<Self> {
         let mut first = 0;
@@ -290,39 +290,6 @@ impl PackedWeight {
             self.rows(range)
         };
         rows.iter().map(part).collect()
-    }
-
-    fn rows(&self, rows: Range<usize>) -> Self {
-        let (n, k) = (rows.len(), self.k);
-        let of = |columns: usize| rows.start * columns..rows.end * columns;
-        let affine_of = |affine: &GroupAffine| {
-            let groups = of(k / affine.group);
-            GroupAffine {
-                group: affine.group,
-                scales: affine.scales[groups.clone()].to_vec(),
-                offsets: affine.offsets.as_ref().map(|offsets| offsets[groups].to_vec()),
-            }
-        };
-        let data = match &self.data {
-            WeightData::F32(values) => WeightData::F32(values[of(k)].to_vec()),
-            WeightData::BF16(values) => WeightData::BF16(values[of(k)].to_vec()),
-            WeightData::Int8 { levels, affine } => {
-                WeightData::Int8 { levels: levels[of(k)].to_vec(), affine: affine_of(affine) }
-            }
-            WeightData::Int4 { nibbles, affine } => WeightData::Int4 {
-                nibbles: nibbles[of(k.div_ceil(2))].to_vec(),
-                affine: affine_of(affine),
-            },
-            WeightData::Fp8 { codes, block, scales } => {
-                let (along_n, along_k) = block.grid(self.n, k);
-                let whole = along_n == 1 || rows.start.is_multiple_of(block.rows);
-                assert!(whole, "a part begins where a block of FP8 weights does");
-                let blocks = rows.start / block.rows..rows.end.div_ceil(block.rows).min(along_n);
-                let scales = scales[blocks.start * along_k..blocks.end * along_k].to_vec();
-                WeightData::Fp8 { codes: codes[of(k)].to_vec(), block: *block, scales }
-            }
-        };
-        Self { n, k, activation: self.activation, data }
     }
 
     /// Makes the FP8 scales of two parts stackable; whether both have the same K, and the same

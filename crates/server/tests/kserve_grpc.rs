@@ -7,7 +7,8 @@ mod common;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use bantam_engine::HandleOptions;
 use bantam_server::grpc::inference::infer_parameter::ParameterChoice;
@@ -15,8 +16,8 @@ use bantam_server::grpc::inference::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
 };
 use bantam_server::grpc::inference::*;
-use bantam_server::{Server, ServerOptions, Stop};
-use common::{LONG, Toy, quiet, served};
+use bantam_server::{AppState, Server, ServerOptions, Stop};
+use common::{LONG, Toy, quiet, served, settles};
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,11 +30,15 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+/// Bytes of a response that a client takes before it has read any.
+const WINDOW: u32 = 4096;
+
 struct Client {
     channel: Grpc<Channel>,
     key: Option<&'static str>,
     /// Where the same server speaks HTTP.
     http: SocketAddr,
+    state: AppState,
     stop: watch::Sender<Stop>,
     running: JoinHandle<()>,
 }
@@ -44,16 +49,20 @@ impl Client {
     }
 
     async fn with(options: ServerOptions) -> Self {
+        Self::of(Toy::new(common::limits()), options).await
+    }
+
+    async fn of(toy: Toy, options: ServerOptions) -> Self {
         let options = ServerOptions { grpc_port: Some(0), ..options };
-        let toy = Toy::new(common::limits());
         let server =
             Server::bind(options, vec![served(toy, HandleOptions::default())]).await.unwrap();
         let uri = format!("http://{}", server.grpc_address().unwrap());
-        let http = server.address();
+        let (http, state) = (server.address(), server.state().clone());
         let (stop, stopped) = watch::channel(Stop::No);
         let running = tokio::spawn(server.run(stopped));
-        let channel = Channel::from_shared(uri).unwrap().connect().await.unwrap();
-        Self { channel: Grpc::new(channel), key: None, http, stop, running }
+        let endpoint = Channel::from_shared(uri).unwrap().initial_stream_window_size(WINDOW);
+        let channel = endpoint.connect().await.unwrap();
+        Self { channel: Grpc::new(channel), key: None, http, state, stop, running }
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
@@ -307,4 +316,52 @@ async fn connections_are_counted_over_both_ports() {
     time::timeout(LONG, http.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     drop(stop);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_reading_is_cut_off() {
+    // More is said in these steps than the client takes unread; then the model waits.
+    let (open, gate): (_, Receiver<()>) = mpsc::channel();
+    let toy = Toy::failing(move |step| {
+        if step == 200 {
+            let _ = gate.recv();
+        }
+        None
+    });
+    let options = ServerOptions { write_timeout: Duration::from_millis(50), ..quiet() };
+    let mut client = Client::of(toy, options).await;
+    let mut endless = question("a", &["nobody"]);
+    endless.parameters.insert("max_tokens".to_owned(), integer(1000));
+    endless.parameters.insert("ignore_eos".to_owned(), flag(true));
+    endless.parameters.insert("stream".to_owned(), flag(true));
+    let request = client.request(stream::iter(vec![endless]));
+    client.channel.ready().await.unwrap();
+    let codec = ProstCodec::<ModelInferRequest, ModelStreamInferResponse>::default();
+    let unread = client.channel.streaming(request, path("ModelStreamInfer"), codec).await.unwrap();
+    settles(&client.state, |metrics| metrics.requests == 1).await;
+    // Then only the request for metrics is left.
+    let begun = Instant::now();
+    while !metrics(client.http).await.contains("bantam_http_requests_in_flight 1\n") {
+        assert!(begun.elapsed() < LONG);
+        time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(open);
+    let counted = settles(&client.state, |metrics| metrics.cancelled == 1).await;
+    assert_eq!((counted.running, counted.blocks.referenced), (0, 0));
+    let read: Vec<_> = unread.into_inner().collect().await;
+    let (last, before) = read.split_last().unwrap();
+    assert!(before.len() > 1 && before.iter().all(Result::is_ok));
+    assert_eq!(last.as_ref().unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+/// What a server counts.
+async fn metrics(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
 }
