@@ -90,7 +90,10 @@ fn scales_of_no_use_are_refused() {
     let bits = refusal("bits", |files| {
         files.config["quantization_config"]["kv_cache_scheme"]["num_bits"] = json!(4);
     });
-    assert!(bits.contains("kv_cache_scheme with num_bits 4 is not supported; supported: 8"), "{bits}");
+    assert!(
+        bits.contains("kv_cache_scheme with num_bits 4 is not supported; supported: 8"),
+        "{bits}"
+    );
     let weights = refusal("weights", |files| {
         files.config["quantization_config"]["config_groups"] =
             json!({"group_0": {"targets": ["Linear"]}});

@@ -159,12 +159,10 @@ impl Job<'_> {
         let (mut writer, mut state) = self.open(&partial)?;
         let blocks = self.arch.sizes.layers;
         let mut runner = self.runner(backend)?;
-        if state.next_block == 0 {
-            if let Some(runner) = &runner {
-                let embed = |tokens: &Vec<u32>| runner.embed(self.checkpoint, tokens);
-                state.stream =
-                    self.calibration.sequences.iter().map(embed).collect::<Result<_, _>>()?;
-            }
+        if let (0, Some(runner)) = (state.next_block, &runner) {
+            let embed = |tokens: &Vec<u32>| runner.embed(self.checkpoint, tokens);
+            state.stream =
+                self.calibration.sequences.iter().map(embed).collect::<Result<_, _>>()?;
         }
         let mut last_seal = Instant::now();
         for block in state.next_block..blocks {

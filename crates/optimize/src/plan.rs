@@ -4,7 +4,10 @@ use bantam_backend::KvFormat;
 use bantam_model::{ArchSpec, StoredLinear};
 
 use crate::fold::can_fold;
-use crate::{FactorMethod, OptimizeError, Recipe, Treatment};
+use crate::{
+    FactorMethod, GroupChoice, KvKind, OptimizeError, Recipe, RoundMethod, Rule, ScaleChoice,
+    Treatment,
+};
 
 /// What every layer of a model gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,17 +33,16 @@ impl QuantizationPlan {
             let mut sites = [None; 4];
             for (index, (site, linear)) in sites.iter_mut().zip(&linears).enumerate() {
                 *site = treatment(recipe, linear, &mut notes)?;
-                if let Some(treatment) = site.as_mut() {
-                    if treatment.factors != FactorMethod::Nothing && !can_fold(arch, index) {
-                        treatment.factors = FactorMethod::Nothing;
-                        notes.add("no operation before to take factors: none", linear);
-                    }
+                let Some(treatment) = site else { continue };
+                if treatment.factors != FactorMethod::Nothing && !can_fold(arch, index) {
+                    treatment.factors = FactorMethod::Nothing;
+                    notes.add("no operation before to take factors: none", linear);
                 }
             }
             Ok(sites)
         });
         let blocks: Vec<_> = blocks.collect::<Result<_, OptimizeError>>()?;
-        let kv = recipe.kv.map(crate::KvKind::format);
+        let kv = recipe.kv.map(KvKind::format);
         if kv.is_none() && blocks.iter().flatten().all(Option::is_none) {
             return Err(OptimizeError::NothingToDo { recipe: recipe.name.clone() });
         }
@@ -52,8 +54,8 @@ impl QuantizationPlan {
     pub fn needs_calibration(&self) -> bool {
         let needs = |treatment: &Treatment| {
             treatment.factors != FactorMethod::Nothing
-                || treatment.round != crate::RoundMethod::Nearest
-                || treatment.scale != crate::ScaleChoice::Token
+                || treatment.round != RoundMethod::Nearest
+                || treatment.scale != ScaleChoice::Token
         };
         self.kv.is_some() || self.blocks.iter().flatten().flatten().any(needs)
     }
@@ -67,7 +69,7 @@ fn treatment(
 ) -> Result<Option<Treatment>, OptimizeError> {
     let mut rules = linear.parts.iter().map(|part| (part, recipe.rule_for(&part.module)));
     let (first, rule) = rules.next().expect("a linear layer has a part");
-    let like = |other: Option<&crate::Rule>| match (rule, other) {
+    let like = |other: Option<&Rule>| match (rule, other) {
         (Some(a), Some(b)) => {
             a.treatment(linear.k) == b.treatment(linear.k) && a.weights == b.weights
         }
@@ -85,10 +87,11 @@ fn treatment(
         notes.add("kept as they are", linear);
         return Ok(None);
     };
-    if let crate::GroupChoice::Of(group) = rule.group {
-        if !linear.k.is_multiple_of(group) {
+    match rule.group {
+        GroupChoice::Of(group) if !linear.k.is_multiple_of(group) => {
             return Err(OptimizeError::Group { module: first.module.clone(), k: linear.k, group });
         }
+        _ => {}
     }
     let treatment = rule.treatment(linear.k);
     match treatment {

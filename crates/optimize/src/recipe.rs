@@ -319,10 +319,11 @@ impl Rule {
             let expected = "weights = \"int4\", which alone has groups";
             return refuse("weights", weights.to_string(), expected);
         }
-        if let GroupChoice::Of(size) = self.group {
-            if size == 0 || !size.is_multiple_of(4) {
+        match self.group {
+            GroupChoice::Of(size) if size == 0 || !size.is_multiple_of(4) => {
                 return refuse("group", size.to_string(), "a multiple of 4 from 4, or \"auto\"");
             }
+            _ => {}
         }
         let fits = match weights {
             WeightKind::Keep => activations == Bf16,
