@@ -128,9 +128,11 @@ impl Layout {
                 let scale = match block {
                     ScaleBlock::TENSOR => vec![scale.or(&[]).or(&[1])],
                     ScaleBlock::CHANNEL => vec![scale.or(&[n])],
-                    // Exporters differ in the name.
+                    // Exporters differ in the name, and drop the shape of a single block.
                     _ => vec![
-                        scale.or(&[along_n, 1, along_k, 1]).if_present(),
+                        if along_n * along_k == 1 { scale.or(&[]) } else { scale }
+                            .or(&[along_n, 1, along_k, 1])
+                            .if_present(),
                         StoredTensor::required(BLOCK_SCALE, &[along_n, along_k]).if_present(),
                     ],
                 };
