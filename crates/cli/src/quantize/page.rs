@@ -20,10 +20,10 @@ td:first-child,th:first-child,td.l{text-align:left}svg{max-width:100%;height:aut
 pub(super) fn html(report: &Report) -> String {
     let mut page = String::new();
     let title = format!("{} of {}", report.recipe, report.model);
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{0}</title>\
-         <style>{STYLE}</style><h1>{0}</h1>\n",
+         <style>{STYLE}</style><h1>{0}</h1>",
         escape(&title)
     );
     facts(&mut page, report);
