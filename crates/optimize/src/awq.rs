@@ -21,7 +21,8 @@ use crate::{Gram, InputStatistics, OptimizeError, OutputError, RangeRule, Roundi
 pub struct AwqOptions {
     /// How the weight will be rounded.
     pub rounding: Rounding,
-    /// Steps of α from 0 to 1; 20 is AutoAWQ's, 10 ModelOpt's.
+    /// Steps of α from 0 to 1; 20 is AutoAWQ's, 10 ModelOpt's. Every other is tried, and the
+    /// neighbours of the best.
     pub steps: usize,
     /// Channels that must share a factor.
     pub ties: Option<ChannelTies>,
@@ -31,10 +32,10 @@ pub struct AwqOptions {
 }
 
 impl AwqOptions {
-    /// 20 steps, no ties, 512 rows.
+    /// 20 steps, no ties, 1024 rows.
     #[must_use]
     pub const fn new(rounding: Rounding) -> Self {
-        Self { rounding, steps: 20, ties: None, judged_rows: 512 }
+        Self { rounding, steps: 20, ties: None, judged_rows: 1024 }
     }
 }
 
@@ -67,7 +68,7 @@ pub struct Awq {
     pub factors: Vec<f32>,
     /// The candidate they are of.
     pub best: AwqTrial,
-    /// All candidates; the first is no scaling.
+    /// All candidates tried; the first is no scaling.
     pub trials: Vec<AwqTrial>,
 }
 
@@ -107,31 +108,34 @@ pub fn awq<B: Backend>(
     search(judge, &magnitudes, options)
 }
 
+/// Tries every other exponent of both formulas, then the neighbours of the best: the loss has one
+/// valley.
 fn search<B: Backend>(
     mut judge: Judge<'_, B>,
     magnitudes: &Magnitudes,
     options: &AwqOptions,
 ) -> Result<Awq, OptimizeError> {
     let steps = options.steps.max(1);
-    let alphas = (0..=steps).map(|i| i as f32 / steps as f32);
+    let mut attempt = |formula, i: usize| {
+        let alpha = i as f32 / steps as f32;
+        let loss = judge.loss(&magnitudes.scales(formula, alpha))?;
+        Ok::<_, OptimizeError>((i, AwqTrial { formula, alpha, loss }))
+    };
     let both = [AwqFormula::Plain, AwqFormula::Duo].into_iter();
-    let candidates = both.flat_map(|formula| alphas.clone().map(move |alpha| (formula, alpha)));
-    let mut trials: Vec<AwqTrial> = Vec::new();
-    let mut found: Option<(AwqTrial, Vec<f32>)> = None;
-    for (formula, alpha) in candidates {
-        if formula == AwqFormula::Duo && alpha == 1.0 {
-            continue; // the same as plain
-        }
-        let scales = magnitudes.scales(formula, alpha);
-        let loss = judge.loss(&scales)?;
-        let trial = AwqTrial { formula, alpha, loss };
-        trials.push(trial);
-        if found.as_ref().is_none_or(|(best, _)| loss < best.loss) {
-            found = Some((trial, scales));
-        }
+    let coarse = both.flat_map(|formula| (0..=steps).step_by(2).map(move |i| (formula, i)));
+    let mut trials = coarse.map(|(f, i)| attempt(f, i)).collect::<Result<Vec<_>, _>>()?;
+    let least = |trials: &[(usize, AwqTrial)]| {
+        let best = trials.iter().min_by(|(_, a), (_, b)| a.loss.total_cmp(&b.loss));
+        *best.expect("no scaling is a candidate")
+    };
+    let (i, AwqTrial { formula, .. }) = least(&trials);
+    for i in [i.checked_sub(1), Some(i + 1)].into_iter().flatten().filter(|i| *i <= steps) {
+        trials.push(attempt(formula, i)?);
     }
-    let (best, scales) = found.expect("no scaling is a candidate");
-    Ok(Awq { factors: scales.iter().map(|s| s.recip()).collect(), best, trials })
+    let (_, best) = least(&trials);
+    let factors = magnitudes.scales(best.formula, best.alpha).iter().map(|s| s.recip()).collect();
+    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
+    Ok(Awq { factors, best, trials })
 }
 
 /// X̄ and W̄.

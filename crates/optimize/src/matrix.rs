@@ -105,9 +105,9 @@ impl<'a> WeightMatrix<'a> {
         Ok(scaled)
     }
 
-    /// Every `⌈N/limit⌉`-th row: enough to judge a change of the weight by.
+    /// At most `limit` rows, evenly spread: enough to judge a change of the weight by.
     pub(crate) fn some_rows(&self, limit: usize) -> Vec<f32> {
-        let step = self.n.div_ceil(limit.max(1));
-        self.values.chunks_exact(self.k).step_by(step).flatten().copied().collect()
+        let count = limit.clamp(1, self.n);
+        (0..count).flat_map(|i| self.row(i * self.n / count)).copied().collect()
     }
 }

@@ -168,14 +168,14 @@ impl Codes {
         highest: 127.0,
         full: 127.5,
         float: false,
-        candidates: Candidates { first: 0.8, step: 0.01, count: 21 },
+        candidates: Candidates { first: 0.8, step: 0.02, count: 10 },
     };
     const INT4: Self = Self {
         lowest: -8.0,
         highest: 7.0,
         full: 7.5,
         float: false,
-        candidates: Candidates { first: 0.52, step: 0.02, count: 25 },
+        candidates: Candidates { first: 0.52, step: 0.02, count: 24 },
     };
     // The grid of floats repeats with every factor of two, but for clipping at its ends.
     const E4M3: Self = Self {
@@ -183,7 +183,7 @@ impl Codes {
         highest: E4M3_MAX,
         full: E4M3_MAX,
         float: true,
-        candidates: Candidates { first: 0.9, step: 0.05, count: 23 },
+        candidates: Candidates { first: 0.9, step: 0.1, count: 12 },
     };
 
     /// The code nearest to `x`, ties to even, saturating.

@@ -37,7 +37,8 @@ proptest! {
         prop_assert!((got - want).abs() <= 1e-2 * want, "{got} {want}");
         prop_assert_eq!((found.trials[0].formula, found.trials[0].alpha), (AwqFormula::Plain, 0.0));
         prop_assert!(found.trials.iter().all(|trial| trial.loss >= got));
-        prop_assert_eq!(found.trials.len(), 41);
+        // Eleven exponents of each formula, and the one or two neighbours of the best.
+        prop_assert!((23..=24).contains(&found.trials.len()));
     }
 
     #[test]
