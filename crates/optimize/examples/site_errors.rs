@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text: String = text.chars().take(characters).collect();
     let tokens = tokenizer.encode(&text, bantam_text::EncodeOptions::default())?;
     let cpu = Cpu::new(CpuOptions::default())?;
-    let mut runner = BlockRunner::new(cpu.clone(), &arch, SEQUENCE)?;
+    let mut runner = BlockRunner::new(&cpu, &arch, SEQUENCE)?;
     let sequences = tokens.chunks_exact(SEQUENCE).take(CALIBRATED + JUDGED);
     let mut hidden: Vec<Vec<f32>> =
         sequences.map(|tokens| runner.embed(&checkpoint, tokens)).collect::<Result<_, _>>()?;

@@ -61,7 +61,7 @@ fn what_is_not_finite_is_refused_with_its_place() {
     let error = collector.add(&[1.0, 1.0, 1.0, 1.0, f32::NAN, 1.0]).unwrap_err();
     assert!(error.to_string().starts_with("calibration input [token 3, channel 1] is NaN"));
     let empty = StatisticsCollector::new(&Reference, 3, options).unwrap();
-    assert_eq!(empty.finish().unwrap_err(), OptimizeError::NoTokens);
+    assert!(matches!(empty.finish().unwrap_err(), OptimizeError::NoTokens));
     let mut collector = StatisticsCollector::new(&Reference, 1, options).unwrap();
     collector.add(&[1e30]).unwrap();
     let error = collector.finish().unwrap_err();
