@@ -116,7 +116,11 @@ impl Quantization {
         let mut found = Self::from_config(checkpoint.config(), &folder.join("config.json"))?;
         for (name, key, method) in OTHER_FILES {
             let file = folder.join(name);
-            if found.is_none() && file.is_file() {
+            // ModelOpt says in its own file what it leaves out of the other: group sizes.
+            let fuller = found
+                .as_ref()
+                .is_none_or(|found| found.method == method && method == modelopt::METHOD);
+            if fuller && file.is_file() {
                 let value = crate::folder::read_object(&file)?;
                 let settings = key.map_or(&value, |key| &value[key]);
                 found = Some(Self::new(&Settings::new(&file, settings), method)?);
