@@ -226,7 +226,8 @@ proptest! {
         let s = |n: usize, g: usize| random(99_999 + n * 50 + g).abs() * 0.01 + 0.001;
         // Any order in which each group has its share.
         let group_of = |k: usize| if desc_act { (k * 7 + seed as usize % 5) % groups } else { k / g };
-        let stored = |n, g| (z(n, g) + if v2 { 0 } else { levels - 1 }) % levels;
+        // The first convention takes one from each, word by word.
+        let ones = if v2 { 0 } else { u32::MAX / (levels - 1) };
         let pack = |count: usize, number: &dyn Fn(usize) -> u32| -> u32 {
             (0..count).map(|i| number(i) << (i * bits)).sum()
         };
@@ -235,7 +236,7 @@ proptest! {
         });
         let columns = n / per_word;
         let zeros = (0..groups * columns).map(|at| {
-            pack(per_word, &|i| stored(at % columns * per_word + i, at / columns))
+            pack(per_word, &|i| z(at % columns * per_word + i, at / columns)).wrapping_sub(ones)
         });
         let scales: Vec<f32> = (0..groups * n).map(|at| s(at % n, at / n)).collect();
         let g_idx = (0..k).map(|k| group_of(k) as u32).collect();

@@ -1,7 +1,8 @@
 //! GPTQ, as AutoGPTQ and GPTQModel store it: W transposed, `[K, N]`, packed along K, with integer zero
 //! points, and the group of each input feature where they are not in order.
 //!
-//! The first convention (`gptq`) stores zero points less one, the second (`gptq_v2`) as they are. An
+//! The first convention (`gptq`) stores zero points less one, subtracted from whole words, so that a zero
+//! point of zero borrows from the next; the second (`gptq_v2`) stores them as they are. An
 //! activation order that scatters groups becomes an order of the input's channels: columns are sorted by
 //! group, so that kernels see groups side by side.
 
@@ -12,7 +13,7 @@ use bantam_numerics::{
 
 use super::{Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, group_of, unsupported};
 use crate::CheckpointError;
-use crate::packing::{Words, per_word};
+use crate::packing::{WORD_BYTES, Words, per_word};
 
 pub(super) const METHOD: &str = "gptq";
 
@@ -23,8 +24,8 @@ pub(super) struct Layout {
     /// None for K.
     group: Option<usize>,
     symmetric: bool,
-    /// What is stored for zero point z is z less this.
-    zero_bias: u32,
+    /// Whether zero points are stored less one.
+    less_one: bool,
 }
 
 pub(super) fn parse(settings: &Settings<'_>) -> Result<Vec<Rule>, CheckpointError> {
@@ -59,15 +60,15 @@ fn layout(settings: &[Settings<'_>]) -> Result<super::Layout, CheckpointError> {
     let text = |key| first(key).map_or(Ok(None), |settings| settings.text(key));
     let format = text("checkpoint_format")?.unwrap_or("gptq");
     let pack = text("pack_dtype")?.unwrap_or("int32");
-    let zero_bias = match format {
-        "gptq" => Some(1),
-        "gptq_v2" => Some(0),
+    let less_one = match format {
+        "gptq" => Some(true),
+        "gptq_v2" => Some(false),
         _ => None,
     };
-    Ok(match (bits, symmetric, zero_bias) {
-        (4, _, Some(zero_bias)) | (8, true, Some(zero_bias)) if pack == "int32" => {
+    Ok(match (bits, symmetric, less_one) {
+        (4, _, Some(less_one)) | (8, true, Some(less_one)) if pack == "int32" => {
             let group = usize::try_from(group).ok().filter(|&size| size > 0);
-            super::Layout::Gptq(Layout { bits: bits as usize, group, symmetric, zero_bias })
+            super::Layout::Gptq(Layout { bits: bits as usize, group, symmetric, less_one })
         }
         _ => {
             let sym = if symmetric { "symmetric" } else { "asymmetric" };
@@ -109,12 +110,11 @@ impl Layout {
     ) -> Result<QuantizedLinear, CheckpointError> {
         let (bits, group) = (self.bits, self.group.unwrap_or(k));
         let (per_word, groups) = (per_word(bits), k / group);
-        let words = |part, shape: [usize; 2]| {
-            let bytes = source.bytes(part, DType::I32, shape)?;
-            Ok::<_, CheckpointError>(Words { bytes, columns: shape[1], bits })
-        };
-        let weights = words("qweight", [k / per_word, n])?;
-        let zeros = words("qzeros", [groups, n / per_word])?;
+        let weights = source.bytes("qweight", DType::I32, [k / per_word, n])?;
+        let weights = Words { bytes: weights, columns: n, bits };
+        let zeros = source.bytes("qzeros", DType::I32, [groups, n / per_word])?;
+        let zeros = if self.less_one { plus_one(zeros, bits) } else { zeros.to_vec() };
+        let zeros = Words { bytes: &zeros, columns: n / per_word, bits };
         let by_group = source.numbers("scales", groups * n)?;
         let order = order_of_groups(source, "g_idx", k, group)?;
 
@@ -123,9 +123,7 @@ impl Layout {
             let k = order.as_ref().map_or(k, |order| order[k] as usize);
             (weights.along_rows(k, n) as i32 - middle as i32) as i8
         };
-        let zero = |g: usize, n: usize| {
-            (zeros.along_columns(g, n) + self.zero_bias) & ((1u32 << bits) - 1)
-        };
+        let zero = |g: usize, n: usize| zeros.along_columns(g, n);
         let at = |i: usize| (i / groups, i % groups);
         let scales: Vec<f32> = (0..n * groups).map(|i| by_group[at(i).1 * n + at(i).0]).collect();
         let offsets = if self.symmetric {
@@ -159,6 +157,14 @@ impl Layout {
         let input = LinearInput { order, ..LinearInput::new(WEIGHT_ONLY) };
         Ok(QuantizedLinear { weight, input })
     }
+}
+
+/// Words of numbers with one added to each.
+fn plus_one(words: &[u8], bits: usize) -> Vec<u8> {
+    let ones = u32::MAX / ((1 << bits) - 1);
+    let add =
+        |word: &[u8]| u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_add(ones);
+    words.chunks_exact(WORD_BYTES).flat_map(|word| add(word).to_le_bytes()).collect()
 }
 
 /// The input features sorted by their group, if a tensor gives groups that are not in order already.
