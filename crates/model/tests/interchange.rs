@@ -74,3 +74,20 @@ fn cpu_gives_the_logits_of_the_tools() {
         check(&cpu, folders().into_iter().filter(|folder| !has_cache_scales(folder)));
     }
 }
+
+#[test]
+fn quantized_layers_stay_as_stored() {
+    for folder in folders() {
+        let decoder = load(Reference, &folder, &LoadOptions::default()).unwrap();
+        let plan = decoder.plan();
+        assert_eq!(decoder.weight_bytes(), plan.weights_bytes, "{}", folder.display());
+        let quantized = plan.schemes.iter().filter(|share| share.scheme != "bf16");
+        let layers = decoder.arch().sizes.layers;
+        assert_eq!(quantized.map(|share| share.layers).sum::<usize>(), 4 * layers);
+
+        let int8 = LoadOptions { precision: Precision::Int8, ..Default::default() };
+        let refusal = load(Reference, &folder, &int8).err().unwrap().to_string();
+        assert!(refusal.contains("(--dtype) is int8, expected bf16"), "{refusal}");
+        assert!(refusal.contains("quantized already"), "{refusal}");
+    }
+}
