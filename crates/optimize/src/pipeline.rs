@@ -44,6 +44,8 @@ pub struct Job<'a> {
     pub resume: bool,
     /// Bytes of an output shard at most.
     pub max_shard_bytes: u64,
+    /// How long to work without leaving something that a resume can go on from.
+    pub save_every: Duration,
 }
 
 /// How far a run has come.
@@ -69,9 +71,6 @@ pub enum Stage {
     /// The quantized block makes the inputs of the next.
     Propagating,
 }
-
-/// How long a run may work without leaving something that a resume can go on from.
-const SEAL_EVERY: Duration = Duration::from_secs(20);
 
 /// The folder that a run works in until it is finished.
 #[must_use]
@@ -174,7 +173,7 @@ impl Job<'_> {
             self.write_block(&mut writer, block, &treated)?;
             state.sites.extend(treated.reports);
             state.next_block = block + 1;
-            if last_seal.elapsed() > SEAL_EVERY {
+            if last_seal.elapsed() >= self.save_every {
                 writer.seal()?;
                 state.save(&partial, self.fingerprint(), started.elapsed())?;
                 last_seal = Instant::now();

@@ -6,6 +6,7 @@ mod report;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::bail;
 use bantam_backend::KvFormat;
@@ -158,6 +159,8 @@ fn parse_kv(text: &str) -> Result<KvKind, String> {
     }
 }
 
+/// Work that a run which is stopped loses at most, or that of one layer.
+const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Tokens of the text that the result is compared on.
 const COMPARED_TOKENS: usize = 4096;
 const COMPARED_WINDOW: usize = 1024;
@@ -194,6 +197,7 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
         folder,
         resume: args.resume,
         max_shard_bytes: args.max_shard,
+        save_every: SAVE_EVERY,
     };
     job.check()?; // before a calibration text is written
     for note in &plan.notes {
