@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bantam_checkpoint::{TensorView, printable};
 use bantam_eval::{Align, Table};
-use bantam_model::{ArchSpec, LoadOptions, MemoryPlan, Precision};
+use bantam_model::{ArchSpec, LoadOptions, MemoryPlan, Precision, StoredPart};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -90,8 +90,13 @@ fn schemes(arch: &ArchSpec, precision: Precision) -> HashMap<String, String> {
     let layers = (0..arch.sizes.layers).flat_map(|layer| arch.linears(layer));
     let linears = layers.chain([arch.embedding()]).chain(arch.untied_head());
     let of_linear = |linear: bantam_model::StoredLinear| {
-        let scheme = precision.scheme_for(linear.role, linear.k).to_string();
-        let names = linear.parts.into_iter().map(|part| format!("{}.weight", part.module));
+        // The plan has refused what cannot be loaded.
+        let scheme = arch.scheme(&linear, precision);
+        let scheme = scheme.unwrap_or_else(|_| precision.scheme_for(linear.role, linear.k));
+        let scheme = scheme.to_string();
+        let weights = ["weight", "weight_packed", "qweight"];
+        let named = |part: StoredPart| weights.map(|weight| format!("{}.{weight}", part.module));
+        let names = linear.parts.into_iter().flat_map(named);
         names.map(move |name| (name, scheme.clone())).collect::<Vec<_>>()
     };
     linears.flat_map(of_linear).collect()
