@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::perplexity::Softmax;
+use bantam_numerics::Softmax;
 
 /// The difference of a model from a baseline over a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use bantam_engine::{Executor, Limits};
 
 use crate::divergence::TokenDivergence;
 use crate::parallel::in_parallel;
-use crate::perplexity::Softmax;
 use crate::{Convention, Divergence, EvalError, Perplexity, Window};
+use bantam_numerics::Softmax;
 
 /// What a text told about a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -16,6 +16,7 @@ mod decoder;
 mod describe;
 mod error;
 mod families;
+mod head;
 mod kv_scales;
 mod load;
 mod names;
@@ -34,6 +35,7 @@ pub use block::{Block, BlockLinear, BlockRunner, BlockWeights, NormWeights, Tap}
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use families::supported_model_types;
+pub use head::Head;
 pub use load::LoadProgress;
 pub use names::{ConfigKeys, QkvNames, TensorNames};
 pub use options::{CacheSize, LoadOptions, OptionNames};

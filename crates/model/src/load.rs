@@ -142,7 +142,7 @@ impl<B: Backend> Loader<'_, B> {
         })
     }
 
-    fn norm(&self, module: &str) -> Result<Norm<B::Vector>, ModelError> {
+    pub(crate) fn norm(&self, module: &str) -> Result<Norm<B::Vector>, ModelError> {
         let spec = self.arch.norm;
         let bias = spec.bias.then(|| self.vector(&bias_of(module))).transpose()?;
         let weight = self.vector(&weight_of(module))?;
@@ -160,7 +160,7 @@ impl<B: Backend> Loader<'_, B> {
 
     /// Reads a linear layer: as the checkpoint stores it, if quantized, else its parts are rounded and
     /// stacked.
-    fn linear(&self, stored: &StoredLinear) -> Result<Linear<B>, ModelError> {
+    pub(crate) fn linear(&self, stored: &StoredLinear) -> Result<Linear<B>, ModelError> {
         let whole = match self.arch.read_quantized(self.checkpoint, stored, self.precision)? {
             Some(linear) => linear,
             None => self.rounded(stored)?,

@@ -6,6 +6,7 @@
 //!   [`Encoding`];
 //! * [`QuantScheme`], how a linear layer is stored, and [`PackedWeight`], one that is;
 //! * [`ActivationFormat`], how it reads its input, and [`ActivationRow`], a row that it reads;
+//! * [`Softmax`], what predictions are scored and compared by;
 //! * [`mod@reference`], the slow and obvious arithmetic that every kernel is held against.
 //!
 //! # Letters
@@ -24,6 +25,7 @@ pub mod kv;
 pub mod quantize;
 pub mod reference;
 pub mod scheme;
+pub mod softmax;
 pub mod weight;
 
 pub use activation::{ActivationFormat, ActivationRow};
@@ -33,4 +35,5 @@ pub use encoding::{DecodeError, Encoding};
 pub use kv::{KvFormat, KvRanges, UnknownKvFormat};
 pub use quantize::{QuantizeError, quantize};
 pub use scheme::{Group, QuantScheme, ScaleBlock, WeightFormat};
+pub use softmax::Softmax;
 pub use weight::{GroupAffine, PackedWeight, WeightData};

@@ -12,10 +12,10 @@ use bantam_cpu::{Cpu, CpuOptions};
 use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, LinearRole, Tap};
 use bantam_numerics::{ActivationFormat, Group, ScaleBlock, WeightFormat};
 use bantam_optimize::{
-    ActivationScale, AwqOptions, ChannelTies, ColumnOrder, Gptq, GptqOptions, Gram, GroupScales,
-    InputStatistics, OptimizeError, OutputError, RangeRule, Rounding, SmoothQuantOptions,
-    StatisticsCollector, StatisticsOptions, WeightMatrix, awq, clip, gptq, outliers,
-    round_to_nearest, smoothquant,
+    ActivationScale, AwqOptions, ChannelTies, ColumnOrder, FactorTrial, Gptq, GptqOptions, Gram,
+    GroupScales, InputStatistics, OptimizeError, OutputError, RangeRule, Rounding,
+    SmoothQuantOptions, StatisticsCollector, StatisticsOptions, WeightMatrix, awq, clip, gptq,
+    outliers, round_to_nearest, smoothquant,
 };
 use bantam_text::Tokenizer;
 
@@ -154,8 +154,13 @@ impl Site<'_> {
                 ..SmoothQuantOptions::default()
             };
             let found = smoothquant(self.cpu, self.weight, self.calibrated, &options)?;
-            let at = |i: usize| found.trials[i].error;
-            let (none, half, whole, best) = (at(0), at(11), at(21), found.best);
+            let near = |alpha: f32| {
+                let distance = |trial: &&FactorTrial| (trial.alpha - alpha).abs();
+                let trials = found.trials[1..].iter();
+                trials.min_by(|a, b| distance(a).total_cmp(&distance(b))).map_or(0.0, |t| t.error)
+            };
+            let (none, half, whole) = (found.trials[0].error, near(0.5), near(1.0));
+            let best = found.best;
             println!(
                 "  W8A8 {scale:?}: none {none:.2e}  α=½ {half:.2e}  α=1 {whole:.2e}  best {:.2e} at {:?}",
                 best.error, best.alpha

@@ -36,6 +36,18 @@ pub enum RecipeError {
         /// What would work.
         expected: &'static str,
     },
+    /// The choice of formats cannot be made.
+    #[error("recipe {}, [auto]: {key} is {got}, expected {expected}", printable(recipe))]
+    Auto {
+        /// The recipe's name.
+        recipe: String,
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        got: String,
+        /// What would work.
+        expected: &'static str,
+    },
 }
 
 /// Why a model or a layer cannot be optimized.

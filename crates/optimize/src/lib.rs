@@ -10,9 +10,12 @@ mod calibration;
 mod calibrators;
 mod channel_factors;
 mod clip;
+mod collect;
 mod error;
+mod factor_search;
 mod feedback;
 mod fold;
+mod format_search;
 mod gptq;
 mod gram;
 mod histogram;
@@ -33,12 +36,14 @@ mod statistics;
 mod treat;
 mod trial;
 
-pub use awq::{Awq, AwqFormula, AwqOptions, AwqTrial, awq};
+pub use awq::{AwqOptions, awq};
 pub use calibration::{Calibration, CalibrationOptions, CalibrationText};
 pub use calibrators::Calibrator;
 pub use channel_factors::ChannelTies;
 pub use clip::clip;
 pub use error::{OptimizeError, RecipeError};
+pub use factor_search::{FactorFormula, FactorSearch, FactorTrial};
+pub use format_search::{FormatSearch, FoundFormats};
 pub use gptq::{ColumnOrder, Gptq, GptqOptions, GroupScales, gptq};
 pub use gram::Gram;
 pub use histogram::Histogram;
@@ -49,14 +54,12 @@ pub use output_error::OutputError;
 pub use pipeline::{Job, Progress, Stage, partial_folder};
 pub use plan::QuantizationPlan;
 pub use recipe::{
-    ActivationKind, FactorMethod, GroupChoice, KvKind, Recipe, RoundMethod, Rule, ScaleChoice,
-    Treatment, WeightKind,
+    ActivationKind, AutoFormats, FactorMethod, FormatScore, GroupChoice, KvKind, LayerPatterns,
+    Recipe, RoundMethod, Rule, ScaleChoice, Treatment, WeightKind,
 };
 pub use report::Report;
 pub use rounding::{RangeRule, Rounding, ScalePrecision, round_to_nearest};
 pub use sample::TokenSample;
-pub use smoothquant::{
-    ActivationScale, SmoothQuant, SmoothQuantOptions, SmoothQuantTrial, smoothquant,
-};
+pub use smoothquant::{ActivationScale, SmoothQuantOptions, smoothquant};
 pub use statistics::{InputStatistics, StatisticsCollector, StatisticsOptions};
 pub use trial::Trial;

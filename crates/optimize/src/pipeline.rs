@@ -11,17 +11,15 @@ use std::time::{Duration, Instant};
 use bantam_backend::{Backend, KvRanges};
 use bantam_checkpoint::write::{Dialect, LayerScheme, ShardWriter, write_companions};
 use bantam_checkpoint::{Checkpoint, TensorView};
-use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, LinearRole, QkvNames, Tap};
+use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, QkvNames};
 use bantam_numerics::{DType, Encoding};
 
-use crate::fold::{SITES, VectorType};
+use crate::collect::{Collect, StoredRanges};
+use crate::fold::VectorType;
 use crate::report::{CalibrationReport, KvScales, Report};
 use crate::state::State;
 use crate::treat::{StoredTypes, TreatedBlock, needed_statistics, treat};
-use crate::{
-    Calibration, InputStatistics, OptimizeError, QuantizationPlan, Recipe, ScalePrecision,
-    StatisticsCollector,
-};
+use crate::{Calibration, OptimizeError, QuantizationPlan, Recipe, ScalePrecision};
 
 /// A model to quantize, and how.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +62,8 @@ pub struct Progress {
 /// What is done with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Formats are tried on it, to choose one for each layer.
+    Choosing,
     /// Its inputs are looked at.
     Calibrating,
     /// Its weights become codes.
@@ -225,12 +225,13 @@ impl Job<'_> {
             return treat(backend, self.arch, weights, plan, &nothing, types).map_err(in_block);
         };
         let original = Block::new(backend, norm, &weights, [None; 4])?;
-        let mut tap = Collect::new(backend, self, block)?;
+        let wanted = plan.map(|site| site.as_ref().map(needed_statistics));
+        let mut tap = Collect::new(backend, self.arch, block, wanted, self.plan.kv.is_some())?;
         let count = state.stream.len() as f64;
         for (i, hidden) in state.stream.iter().enumerate() {
             report(Stage::Calibrating, 0.4 * i as f64 / count);
             runner.run(&original, block, &mut hidden.clone(), &mut tap)?;
-            tap.failed.take().map_or(Ok(()), Err).map_err(in_block)?;
+            tap.check().map_err(in_block)?;
         }
         drop(original);
         let (statistics, ranges) = tap.finish().map_err(in_block)?;
@@ -251,7 +252,7 @@ impl Job<'_> {
     }
 
     /// The types that what is written will have.
-    fn stored_types(&self, block: usize) -> Result<StoredTypes, OptimizeError> {
+    pub(crate) fn stored_types(&self, block: usize) -> Result<StoredTypes, OptimizeError> {
         let norm = format!("{}.weight", in_layer(self.arch.names.attention_norm, block));
         let vectors = match self.checkpoint.tensor(&norm)?.encoding {
             Encoding::Scalar(DType::BF16) => VectorType::BF16,
@@ -360,7 +361,7 @@ impl Job<'_> {
     }
 
     /// What must be the same for a resume to make sense.
-    fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
         let (path, dialect) = (self.checkpoint.path().display(), self.dialect.name());
@@ -392,6 +393,7 @@ impl Job<'_> {
             quantized_bytes,
             seconds: state.seconds_before + elapsed.as_secs_f64(),
             notes: self.plan.notes.clone(),
+            formats: None,
             sites: state.sites,
             kv_scales: state.kv.iter().map(scales).collect(),
             accuracy: None,
@@ -430,65 +432,4 @@ fn push_changed(
         }
     };
     Ok(writer.push(tensor.name, dtype, tensor.shape, &bytes)?)
-}
-
-/// The largest magnitudes of keys and values that a layer's cache met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct StoredRanges {
-    pub(crate) key: f32,
-    pub(crate) value: f32,
-}
-
-/// Collects what the sites of a block read.
-struct Collect<'a, B: Backend> {
-    sites: [Option<StatisticsCollector<'a, B>>; 4],
-    ranges: Option<StoredRanges>,
-    arch: &'a ArchSpec,
-    failed: Option<OptimizeError>,
-}
-
-impl<'a, B: Backend> Collect<'a, B> {
-    fn new(backend: &'a B, job: &Job<'a>, block: usize) -> Result<Self, OptimizeError> {
-        let linears = job.arch.linears(block);
-        let mut sites = [const { None }; 4];
-        for ((site, treatment), linear) in
-            sites.iter_mut().zip(&job.plan.blocks[block]).zip(&linears)
-        {
-            if let Some(treatment) = treatment {
-                let options = needed_statistics(treatment);
-                *site = Some(StatisticsCollector::new(backend, linear.k, options)?);
-            }
-        }
-        let ranges = job.plan.kv.map(|_| StoredRanges::default());
-        Ok(Self { sites, ranges, arch: job.arch, failed: None })
-    }
-
-    fn finish(self) -> Result<([Option<InputStatistics>; 4], Option<StoredRanges>), OptimizeError> {
-        let mut statistics = [const { None }; 4];
-        for (site, statistics) in self.sites.into_iter().zip(&mut statistics) {
-            *statistics = site.map(StatisticsCollector::finish).transpose()?;
-        }
-        Ok((statistics, self.ranges))
-    }
-}
-
-impl<B: Backend> Tap<B> for Collect<'_, B> {
-    fn linear_input(&mut self, backend: &B, role: LinearRole, x: &B::Operand) {
-        let site = SITES.iter().position(|known| *known == role);
-        let site = site.and_then(|site| self.sites[site].as_mut());
-        if let (Some(site), None) = (site, &self.failed) {
-            self.failed = site.add(&backend.read_operand(x)).err();
-        }
-    }
-
-    fn attention_input(&mut self, backend: &B, qkv: &B::Tensor) {
-        let Some(ranges) = &mut self.ranges else { return };
-        let shape = &self.arch.attention;
-        let (queries, keys) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        let largest = |values: &[f32]| values.iter().fold(0f32, |max, v| max.max(v.abs()));
-        for row in backend.read(qkv).chunks_exact(queries + 2 * keys) {
-            ranges.key = ranges.key.max(largest(&row[queries..queries + keys]));
-            ranges.value = ranges.value.max(largest(&row[queries + keys..]));
-        }
-    }
 }

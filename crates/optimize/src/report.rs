@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::FormatScore;
+
 /// Everything that is known of a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -21,6 +23,9 @@ pub struct Report {
     pub seconds: f64,
     /// What a user should know.
     pub notes: Vec<String>,
+    /// How the formats of layers were chosen; none if the recipe says them.
+    #[serde(default)]
+    pub formats: Option<FormatReport>,
     /// One for each linear layer, or those that read one input together.
     pub sites: Vec<SiteReport>,
     /// Scales of the key/value cache, one for each layer.
@@ -83,6 +88,47 @@ impl SiteReport {
             damping: None,
         }
     }
+}
+
+/// How the formats of layers were chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FormatReport {
+    /// Bits a weight that were allowed.
+    pub bits_asked: f64,
+    /// Bits a weight of what was chosen, scales included.
+    pub bits: f64,
+    /// What formats were compared by.
+    pub score: FormatScore,
+    /// Seconds that the choice took.
+    pub seconds: f64,
+    /// What could be chosen, in the order that layers run.
+    pub sites: Vec<SiteFormats>,
+}
+
+/// What could be chosen for the linear layers that read one input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteFormats {
+    /// Their modules.
+    pub modules: Vec<String>,
+    /// Their weights.
+    pub weights: u64,
+    /// The choices; the first is to keep them.
+    pub choices: Vec<FormatChoice>,
+    /// Which was taken.
+    pub chosen: usize,
+}
+
+/// A format and what it costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FormatChoice {
+    /// The candidate recipe; none to keep the weights.
+    pub recipe: Option<String>,
+    /// The format.
+    pub scheme: String,
+    /// Bits of all weights, scales included.
+    pub bits: u64,
+    /// See [`FormatScore`].
+    pub score: f64,
 }
 
 /// Calibrated scales of one layer's cache: a stored code times its scale is a key or a value.

@@ -1,16 +1,19 @@
 //! SmoothQuant: part of the activations' spread over channels moves into the weight (Xiao et al.
 //! 2022, eq. 4), so that both can be rounded to 8 bits.
 //!
-//! `x·p` meets `W/p` with `p_k = w_k^(1−α) / a_k^α`, a and w being the largest magnitudes of a channel
-//! in inputs and weights. The paper takes α = 0.5 and ModelOpt 1.0 for all layers; here α is searched
+//! Factors come from the largest magnitudes of a channel in inputs and weights. The paper takes α = 0.5 and ModelOpt 1.0 for all layers; here α is searched
 //! for each site, no smoothing being a candidate, by running sampled tokens through the kernels.
 
 use bantam_backend::{Backend, LinearInput, QuantizedLinear};
 use bantam_numerics::activation::normal_scale;
 use bantam_numerics::{ActivationFormat, WeightFormat};
 
-use crate::channel_factors::{ChannelTies, FACTORS, Join};
-use crate::{InputStatistics, OptimizeError, Rounding, Trial, WeightMatrix, round_to_nearest};
+use crate::channel_factors::{ChannelTies, Join};
+use crate::factor_search::ChannelMagnitudes;
+use crate::{
+    FactorFormula, FactorSearch, InputStatistics, OptimizeError, RangeRule, Rounding, Trial,
+    WeightMatrix, round_to_nearest,
+};
 
 /// Where the scales of activations come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +40,45 @@ pub struct SmoothQuantOptions {
 }
 
 impl SmoothQuantOptions {
-    /// INT8 by output channel and by token, α in steps of 0.05.
+    /// INT8 by output channel and by token, α in steps of 0.05. Ranges of candidates reach to the
+    /// largest weight: that is quick, and a better range helps all of them alike.
     #[must_use]
     pub const fn new() -> Self {
-        let group = bantam_numerics::Group::PerChannel;
+        let int8 = WeightFormat::Int8 { group: bantam_numerics::Group::PerChannel };
         Self {
-            rounding: Rounding::new(WeightFormat::Int8 { group }),
+            rounding: Rounding { range: RangeRule::Max, ..Rounding::new(int8) },
             activation: ActivationFormat::Int8,
             scale: ActivationScale::PerToken,
             steps: 20,
             ties: None,
         }
+    }
+
+    /// The layer that a candidate is judged as: the rounded weight of `W/p` with p as channel factors
+    /// of its input, and the static scale if that was asked for.
+    ///
+    /// # Errors
+    /// If there are not K factors, or a group does not divide K.
+    pub fn linear(
+        &self,
+        weight: WeightMatrix<'_>,
+        statistics: &InputStatistics,
+        factors: &[f32],
+    ) -> Result<QuantizedLinear, OptimizeError> {
+        let scaled = weight.for_factors(factors)?;
+        let scaled = WeightMatrix::new(&scaled, weight.n(), weight.k())?;
+        let importance: Option<Vec<f32>> = statistics
+            .gram()
+            .ok()
+            .map(|gram| gram.diagonal().into_iter().zip(factors).map(|(h, p)| h * p * p).collect());
+        let weight =
+            round_to_nearest(scaled, self.rounding, self.activation, importance.as_deref())?;
+        let amax = statistics.amax.iter().zip(factors).map(|(amax, p)| amax * p);
+        let range = self.activation.largest_code().map(|code| amax.fold(0f32, f32::max) / code);
+        let scale = range.filter(|_| self.scale == ActivationScale::Static).map(normal_scale);
+        let channel_factors = Some(factors.to_vec());
+        let input = LinearInput { format: self.activation, scale, channel_factors, order: None };
+        Ok(QuantizedLinear { weight, input })
     }
 }
 
@@ -57,29 +88,7 @@ impl Default for SmoothQuantOptions {
     }
 }
 
-/// A candidate and what it costs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SmoothQuantTrial {
-    /// The exponent; none for no smoothing.
-    pub alpha: Option<f32>,
-    /// See [`Trial::error`].
-    pub error: f64,
-}
-
-/// What the search found.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SmoothQuant {
-    /// The rounded weight of `W/p`, with p as channel factors of the input (none without
-    /// smoothing) and the static scale if that was asked for. To fold p into the layer before, take
-    /// it out of `input`.
-    pub linear: QuantizedLinear,
-    /// The candidate it is of.
-    pub best: SmoothQuantTrial,
-    /// All candidates; the first is no smoothing.
-    pub trials: Vec<SmoothQuantTrial>,
-}
-
-/// Searches α for a site.
+/// Searches α for a site; the error is [`Trial::error`].
 ///
 /// # Errors
 /// If shapes differ, no rows were sampled, or the back end cannot run the formats together.
@@ -103,7 +112,7 @@ pub fn smoothquant<B: Backend>(
     weight: WeightMatrix<'_>,
     statistics: &InputStatistics,
     options: &SmoothQuantOptions,
-) -> Result<SmoothQuant, OptimizeError> {
+) -> Result<FactorSearch, OptimizeError> {
     if !options.activation.is_scaled() {
         let (option, expected) = ("the format of smoothed activations", "int8 or fp8".to_owned());
         return Err(OptimizeError::Option {
@@ -113,81 +122,9 @@ pub fn smoothquant<B: Backend>(
         });
     }
     let mut trial = Trial::new(backend, weight, statistics)?;
-    let magnitudes = Magnitudes::new(weight, statistics, options)?;
-    let steps = options.steps.max(1);
-    let alphas = (0..=steps).map(|i| Some(i as f32 / steps as f32));
-    let mut trials = Vec::new();
-    let mut found: Option<(SmoothQuantTrial, QuantizedLinear)> = None;
-    for alpha in std::iter::once(None).chain(alphas) {
-        let factors = alpha.map(|alpha| magnitudes.factors(alpha));
-        let linear = candidate(weight, statistics, options, factors)?;
-        let trial = SmoothQuantTrial { alpha, error: trial.error(&linear)? };
-        trials.push(trial);
-        if found.as_ref().is_none_or(|(best, _)| trial.error < best.error) {
-            found = Some((trial, linear));
-        }
-    }
-    let (best, linear) = found.expect("no smoothing is a candidate");
-    Ok(SmoothQuant { linear, best, trials })
-}
-
-/// The layer with given factors.
-fn candidate(
-    weight: WeightMatrix<'_>,
-    statistics: &InputStatistics,
-    options: &SmoothQuantOptions,
-    factors: Option<Vec<f32>>,
-) -> Result<QuantizedLinear, OptimizeError> {
-    let scaled = factors.as_ref().map(|factors| weight.for_factors(factors)).transpose()?;
-    let scaled = match &scaled {
-        Some(scaled) => WeightMatrix::new(scaled, weight.n(), weight.k())?,
-        None => weight,
-    };
-    let factor = |k: usize| factors.as_ref().map_or(1.0, |factors| factors[k]);
-    let importance: Option<Vec<f32>> = statistics.gram().ok().map(|gram| {
-        let diagonal = gram.diagonal().into_iter().enumerate();
-        diagonal.map(|(k, h)| h * factor(k).powi(2)).collect()
-    });
-    let weight =
-        round_to_nearest(scaled, options.rounding, options.activation, importance.as_deref())?;
-    let amax = statistics.amax.iter().enumerate().map(|(k, amax)| amax * factor(k));
-    let range = options.activation.largest_code().map(|code| amax.fold(0f32, f32::max) / code);
-    let is_static = options.scale == ActivationScale::Static;
-    let scale = range.filter(|_| is_static).map(normal_scale);
-    let format = options.activation;
-    let input = LinearInput { format, scale, channel_factors: factors, order: None };
-    Ok(QuantizedLinear { weight, input })
-}
-
-/// a and w.
-struct Magnitudes {
-    inputs: Vec<f32>,
-    weights: Vec<f32>,
-}
-
-impl Magnitudes {
-    fn new(
-        weight: WeightMatrix<'_>,
-        statistics: &InputStatistics,
-        options: &SmoothQuantOptions,
-    ) -> Result<Self, OptimizeError> {
-        let (mut inputs, mut weights) = (statistics.amax.clone(), weight.channel_amax());
-        if let Some(ties) = &options.ties {
-            OptimizeError::check_length("channel ties", ties.class_of().len(), weight.k())?;
-            ties.tie(&mut inputs, Join::Max);
-            ties.tie(&mut weights, Join::Max);
-        }
-        Ok(Self { inputs, weights })
-    }
-
-    /// p; 1 for channels that no input reached or that have no weight.
-    fn factors(&self, alpha: f32) -> Vec<f32> {
-        let factor = |(&a, &w): (&f32, &f32)| {
-            if a < f32::MIN_POSITIVE || w < f32::MIN_POSITIVE {
-                return 1.0;
-            }
-            (w.powf(1.0 - alpha) / a.powf(alpha)).clamp(*FACTORS.start(), *FACTORS.end())
-        };
-        self.inputs.iter().zip(&self.weights).map(factor).collect()
-    }
+    let ties = options.ties.as_ref().map(|ties| (ties, Join::Max));
+    let magnitudes = ChannelMagnitudes::new(statistics.amax.clone(), weight.channel_amax(), ties)?;
+    FactorSearch::run(&magnitudes, &[FactorFormula::Duo], options.steps, |factors| {
+        trial.error(&options.linear(weight, statistics, factors)?)
+    })
 }

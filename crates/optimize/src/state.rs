@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::OptimizeError;
-use crate::pipeline::StoredRanges;
+use crate::collect::StoredRanges;
 use crate::report::SiteReport;
 
 /// How far a run has come, and what it knows.

@@ -17,6 +17,17 @@ pub struct StatisticsOptions {
     pub sample: usize,
 }
 
+impl StatisticsOptions {
+    /// What either needs.
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self {
+            gram: self.gram || other.gram,
+            histogram: self.histogram || other.histogram,
+            sample: self.sample.max(other.sample),
+        }
+    }
+}
+
 impl Default for StatisticsOptions {
     /// All of them, and 512 rows.
     fn default() -> Self {

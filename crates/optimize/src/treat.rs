@@ -8,10 +8,10 @@ use bantam_numerics::{ActivationFormat, PackedWeight, WeightFormat};
 use crate::fold::{VectorType, fold, ties};
 use crate::report::SiteReport;
 use crate::{
-    ActivationScale, AwqOptions, Calibrator, ChannelTies, FactorMethod, GptqOptions, Gram,
-    InputStatistics, OptimizeError, OutputError, RangeRule, RangeVerdict, RoundMethod, Rounding,
-    ScaleChoice, ScalePrecision, SmoothQuantOptions, StatisticsOptions, Treatment, WeightMatrix,
-    awq, clip, gptq, outliers, round_to_nearest, smoothquant,
+    ActivationScale, AwqOptions, Calibrator, ChannelTies, FactorFormula, FactorMethod, FactorTrial,
+    GptqOptions, Gram, InputStatistics, OptimizeError, OutputError, RangeRule, RangeVerdict,
+    RoundMethod, Rounding, ScaleChoice, ScalePrecision, SmoothQuantOptions, StatisticsOptions,
+    Treatment, WeightMatrix, awq, clip, gptq, outliers, round_to_nearest, smoothquant,
 };
 
 /// What a treatment needs to know of the inputs.
@@ -93,33 +93,30 @@ fn find_factors<B: Backend>(
     ties: Option<ChannelTies>,
 ) -> Result<Option<Factors>, OptimizeError> {
     let rounding = Rounding::new(treatment.scheme.weight);
-    let (values, found) = match treatment.factors {
+    let found = match treatment.factors {
         FactorMethod::Nothing => return Ok(None),
         FactorMethod::Awq => {
             let options = AwqOptions { ties, ..AwqOptions::new(rounding) };
-            let found = awq(backend, weight, statistics, &options)?;
-            let how = format!("awq {:?} α={:.2}", found.best.formula, found.best.alpha);
-            (found.factors, how.to_lowercase())
+            awq(backend, weight, statistics, &options)?
         }
         FactorMethod::SmoothQuant => {
             let scale = match treatment.scale {
                 ScaleChoice::Token => ActivationScale::PerToken,
                 _ => ActivationScale::Static,
             };
-            let activation = treatment.scheme.activation;
-            let options =
-                SmoothQuantOptions { rounding, activation, scale, ties, ..Default::default() };
-            let found = smoothquant(backend, weight, statistics, &options)?;
-            let how = match found.best.alpha {
-                Some(alpha) => format!("smoothquant α={alpha:.2}"),
-                None => "none is best".to_owned(),
-            };
-            let ones = || vec![1.0; weight.k()];
-            (found.linear.input.channel_factors.unwrap_or_else(ones), how)
+            let (activation, defaults) = (treatment.scheme.activation, SmoothQuantOptions::new());
+            let rounding = Rounding { range: defaults.rounding.range, ..rounding };
+            let options = SmoothQuantOptions { rounding, activation, scale, ties, ..defaults };
+            smoothquant(backend, weight, statistics, &options)?
         }
     };
-    let changes = values.iter().any(|factor| *factor != 1.0);
-    Ok(changes.then_some(Factors { values, found }))
+    let FactorTrial { formula, alpha, .. } = found.best;
+    let how = match formula {
+        FactorFormula::None => return Ok(None),
+        FactorFormula::Plain => format!("{} plain α={alpha:.2}", treatment.factors),
+        FactorFormula::Duo => format!("{} α={alpha:.2}", treatment.factors),
+    };
+    Ok(Some(Factors { values: found.factors, found: how }))
 }
 
 /// One site on its way.
@@ -179,7 +176,7 @@ impl<B: Backend> Site<'_, B> {
         Rounding { scales: self.types.scales, ..Rounding::new(self.treatment.scheme.weight) }
     }
 
-    /// The codes of all parts.
+    /// The codes of all parts, which have `rows` output features each.
     fn round(
         &self,
         weight: WeightMatrix<'_>,
@@ -187,33 +184,42 @@ impl<B: Backend> Site<'_, B> {
         rows: &[usize],
         report: &mut SiteReport,
     ) -> Result<Vec<PackedWeight>, OptimizeError> {
-        let (rounding, activation) = (self.rounding(), self.treatment.scheme.activation);
-        let importance = gram.map(Gram::diagonal);
-        let nearest = |weight: WeightMatrix<'_>| {
-            round_to_nearest(weight, rounding, activation, importance.as_deref())
-        };
-        if matches!(rounding.format, WeightFormat::Fp8 { .. }) {
-            // Scales of a matrix or of squares must not reach from one part into the next.
-            let mut first = 0;
-            let part = |&n: &usize| {
-                let values = &weight.values()[first * weight.k()..][..n * weight.k()];
-                first += n;
-                nearest(WeightMatrix::new(values, n, weight.k())?)
-            };
-            return rows.iter().map(part).collect();
+        match self.rounding().format {
+            // Scales must not reach from one part into the next.
+            WeightFormat::Fp8 { block } if block.rows != 1 => {
+                let mut first = 0;
+                let part = |&n: &usize| {
+                    let values = &weight.values()[first * weight.k()..][..n * weight.k()];
+                    first += n;
+                    self.round_one(WeightMatrix::new(values, n, weight.k())?, gram, report)
+                };
+                rows.iter().map(part).collect()
+            }
+            _ => Ok(self.round_one(weight, gram, report)?.split_rows(rows)),
         }
-        let whole = match (self.treatment.round, gram) {
+    }
+
+    fn round_one(
+        &self,
+        weight: WeightMatrix<'_>,
+        gram: Option<&Gram>,
+        report: &mut SiteReport,
+    ) -> Result<PackedWeight, OptimizeError> {
+        let (rounding, activation) = (self.rounding(), self.treatment.scheme.activation);
+        match (self.treatment.round, gram) {
             (RoundMethod::Gptq, Some(gram)) => {
                 let found = gptq(weight, gram, &GptqOptions::new(rounding), activation)?;
                 report.damping = Some(found.damping);
-                found.linear.weight
+                Ok(found.linear.weight)
             }
             (RoundMethod::Clip, Some(gram)) => {
-                clip(self.backend, weight, gram, rounding, activation)?
+                clip(self.backend, weight, gram, rounding, activation)
             }
-            _ => nearest(weight)?,
-        };
-        Ok(whole.split_rows(rows))
+            _ => {
+                let importance = gram.map(Gram::diagonal);
+                round_to_nearest(weight, rounding, activation, importance.as_deref())
+            }
+        }
     }
 
     /// What the layer asks of its input. Where massive activations leave other tokens few INT8 codes

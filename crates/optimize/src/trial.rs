@@ -76,7 +76,7 @@ impl<'a, B: Backend> Trial<'a, B> {
 }
 
 /// `‖a − b‖² / ‖b‖²`; 0 where both are zero.
-fn relative_square(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative_square(a: &[f32], b: &[f32]) -> f64 {
     let square = |v: f32| f64::from(v).powi(2);
     let error: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
     let power: f64 = b.iter().map(|&b| square(b)).sum();

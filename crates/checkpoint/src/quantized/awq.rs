@@ -6,7 +6,9 @@ use bantam_numerics::{
     DType, GroupAffine, PackedWeight, QuantScheme, WeightData, WeightFormat, weight::pack_nibbles,
 };
 
-use super::{Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, group_of, unsupported};
+use super::{
+    LayerFormat, Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, group_of, unsupported,
+};
 use crate::CheckpointError;
 use crate::packing::{Words, per_word};
 
@@ -45,8 +47,8 @@ pub(super) fn parse(settings: &Settings<'_>) -> Result<Vec<Rule>, CheckpointErro
     ])
 }
 
-impl Layout {
-    pub(super) fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String> {
+impl LayerFormat for Layout {
+    fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String> {
         if !n.is_multiple_of(per_word(BITS)) {
             return Err(format!("{n} output features are no whole words of 8"));
         }
@@ -55,7 +57,7 @@ impl Layout {
         Ok(QuantScheme { weight, activation: WEIGHT_ONLY })
     }
 
-    pub(super) fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
+    fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
         let (words, groups) = (n / per_word(BITS), k / self.group.unwrap_or(k));
         vec![
             StoredTensor::required("qweight", &[k, words]),
@@ -64,12 +66,8 @@ impl Layout {
         ]
     }
 
-    pub(super) fn read(
-        &self,
-        source: &Source<'_>,
-        n: usize,
-        k: usize,
-    ) -> Result<QuantizedLinear, CheckpointError> {
+    fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError> {
+        let &Source { n, k, .. } = source;
         let group = self.group.unwrap_or(k);
         let (columns, groups) = (n / per_word(BITS), k / group);
         let words = |part, rows| {

@@ -12,7 +12,8 @@ use bantam_numerics::{
 
 use super::gptq::order_of_groups;
 use super::{
-    Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, fp8, group_of, unsupported,
+    LayerFormat, Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, fp8, group_of,
+    unsupported,
 };
 use crate::CheckpointError;
 use crate::packing::{Words, per_word};
@@ -201,8 +202,8 @@ fn input(args: Option<Settings<'_>>) -> Result<Option<(ActivationFormat, bool)>,
     })
 }
 
-impl Layout {
-    pub(super) fn scheme(&self, k: usize) -> Result<QuantScheme, String> {
+impl LayerFormat for Layout {
+    fn scheme(&self, _n: usize, k: usize) -> Result<QuantScheme, String> {
         let weight = match self.weight {
             Weight::Fp8(block) => WeightFormat::Fp8 { block },
             Weight::Integer { bits, symmetric, scales, .. } => {
@@ -216,7 +217,7 @@ impl Layout {
         Ok(QuantScheme { weight, activation: self.activation })
     }
 
-    pub(super) fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
+    fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
         let required = StoredTensor::required;
         let mut tensors = match self.weight {
             Weight::Fp8(block) => {
@@ -257,19 +258,15 @@ impl Layout {
         tensors
     }
 
-    pub(super) fn read(
-        &self,
-        source: &Source<'_>,
-        n: usize,
-        k: usize,
-    ) -> Result<QuantizedLinear, CheckpointError> {
+    fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError> {
+        let &Source { n, k, .. } = source;
         let mut input = LinearInput::new(self.activation);
         if self.static_input {
             input.scale = Some(source.input_scale("input_scale")?);
             source.expect_all("input_zero_point", &[0])?;
         }
         let data = match self.weight {
-            Weight::Fp8(block) => fp8::codes(source, n, k, block, "weight_scale")?,
+            Weight::Fp8(block) => fp8::codes(source, block, "weight_scale")?,
             Weight::Integer { bits, symmetric, scales, packed } => {
                 input.order = order_of_groups(source, "weight_g_idx", k, scales.group(k))?;
                 let affine = affine(source, n, k, bits, symmetric, scales)?;

@@ -9,7 +9,7 @@ use bantam_numerics::{
     WeightFormat,
 };
 
-use super::{Pattern, Rule, Settings, Source, StoredTensor, unsupported};
+use super::{LayerFormat, Pattern, Rule, Settings, Source, StoredTensor, unsupported};
 use crate::CheckpointError;
 
 pub(super) const METHOD: &str = "fp8";
@@ -69,17 +69,19 @@ pub(super) fn block_of(value: &serde_json::Value) -> Option<ScaleBlock> {
 }
 
 impl Layout {
-    pub(super) fn scheme(&self) -> QuantScheme {
-        let weight = WeightFormat::Fp8 { block: self.block };
-        QuantScheme { weight, activation: self.activation }
-    }
-
     /// The tensor of scales.
     fn scale(&self) -> &'static str {
         if self.block == ScaleBlock::TENSOR { "weight_scale" } else { "weight_scale_inv" }
     }
+}
 
-    pub(super) fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
+impl LayerFormat for Layout {
+    fn scheme(&self, _n: usize, _k: usize) -> Result<QuantScheme, String> {
+        let weight = WeightFormat::Fp8 { block: self.block };
+        Ok(QuantScheme { weight, activation: self.activation })
+    }
+
+    fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
         let (along_n, along_k) = self.block.grid(n, k);
         let scale = StoredTensor::required(self.scale(), &[along_n, along_k]);
         let scale = if self.block == ScaleBlock::TENSOR { scale.or(&[]).or(&[1]) } else { scale };
@@ -87,13 +89,9 @@ impl Layout {
         [StoredTensor::required("weight", &[n, k]), scale].into_iter().chain(input).collect()
     }
 
-    pub(super) fn read(
-        &self,
-        source: &Source<'_>,
-        n: usize,
-        k: usize,
-    ) -> Result<QuantizedLinear, CheckpointError> {
-        let data = codes(source, n, k, self.block, self.scale())?;
+    fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError> {
+        let &Source { n, k, .. } = source;
+        let data = codes(source, self.block, self.scale())?;
         let mut input = LinearInput::new(self.activation);
         if self.static_input {
             input.scale = Some(source.input_scale("input_scale")?);
@@ -106,11 +104,10 @@ impl Layout {
 /// E4M3 codes with the scales of tensor `scale`.
 pub(super) fn codes(
     source: &Source<'_>,
-    n: usize,
-    k: usize,
     block: ScaleBlock,
     scale: &str,
 ) -> Result<WeightData, CheckpointError> {
+    let &Source { n, k, .. } = source;
     let codes = source.bytes("weight", DType::F8E4M3, [n, k])?;
     if let Some(at) = codes.iter().position(|code| code & 0x7f == 0x7f) {
         let (row, column) = (at / k, at % k);

@@ -11,7 +11,9 @@ use bantam_numerics::{
     DType, GroupAffine, PackedWeight, QuantScheme, WeightData, WeightFormat, weight::pack_nibbles,
 };
 
-use super::{Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, group_of, unsupported};
+use super::{
+    LayerFormat, Pattern, Rule, Settings, Source, StoredTensor, WEIGHT_ONLY, group_of, unsupported,
+};
 use crate::CheckpointError;
 use crate::packing::{WORD_BYTES, Words, per_word};
 
@@ -78,8 +80,8 @@ fn layout(settings: &[Settings<'_>]) -> Result<super::Layout, CheckpointError> {
     })
 }
 
-impl Layout {
-    pub(super) fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String> {
+impl LayerFormat for Layout {
+    fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String> {
         let per_word = per_word(self.bits);
         if !n.is_multiple_of(per_word) || !k.is_multiple_of(per_word) {
             return Err(format!("[{n}, {k}] is no whole number of words of {per_word}"));
@@ -92,7 +94,7 @@ impl Layout {
         Ok(QuantScheme { weight, activation: WEIGHT_ONLY })
     }
 
-    pub(super) fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
+    fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
         let (per_word, groups) = (per_word(self.bits), k / self.group.unwrap_or(k));
         vec![
             StoredTensor::required("qweight", &[k / per_word, n]),
@@ -102,12 +104,8 @@ impl Layout {
         ]
     }
 
-    pub(super) fn read(
-        &self,
-        source: &Source<'_>,
-        n: usize,
-        k: usize,
-    ) -> Result<QuantizedLinear, CheckpointError> {
+    fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError> {
+        let &Source { n, k, .. } = source;
         let (bits, group) = (self.bits, self.group.unwrap_or(k));
         let (per_word, groups) = (per_word(bits), k / group);
         let weights = source.bytes("qweight", DType::I32, [k / per_word, n])?;

@@ -80,6 +80,32 @@ enum Layout {
     Unsupported(String),
 }
 
+/// What a dialect knows of a layer of `n` output and `k` input features.
+trait LayerFormat {
+    /// The scheme, or why the layer cannot have it.
+    fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String>;
+
+    /// The tensors it is stored in, named without the module.
+    fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor>;
+
+    /// The layer, of the scheme that was announced.
+    fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError>;
+}
+
+impl Layout {
+    /// What the dialect knows, or why nothing here can read the layer.
+    fn format(&self) -> Result<&dyn LayerFormat, &str> {
+        Ok(match self {
+            Self::CompressedTensors(layout) => layout,
+            Self::ModelOpt(layout) => layout,
+            Self::Awq(layout) => layout,
+            Self::Gptq(layout) => layout,
+            Self::Fp8(layout) => layout,
+            Self::Unsupported(problem) => return Err(problem),
+        })
+    }
+}
+
 /// A tensor that a quantized layer is stored in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
@@ -198,15 +224,8 @@ impl Quantization {
         n: usize,
         k: usize,
     ) -> Result<Option<QuantScheme>, CheckpointError> {
-        let Some(layout) = self.layout(module)? else { return Ok(None) };
-        let scheme = match layout {
-            Layout::CompressedTensors(layout) => layout.scheme(k),
-            Layout::ModelOpt(layout) => layout.scheme(n, k),
-            Layout::Awq(layout) => layout.scheme(n, k),
-            Layout::Gptq(layout) => layout.scheme(n, k),
-            Layout::Fp8(layout) => Ok(layout.scheme()),
-            Layout::Unsupported(problem) => Err(problem.clone()),
-        };
+        let Some(format) = self.format(module)? else { return Ok(None) };
+        let scheme = format.scheme(n, k);
         scheme.map(Some).map_err(|problem| self.refuse(module, &problem))
     }
 
@@ -220,17 +239,9 @@ impl Quantization {
         n: usize,
         k: usize,
     ) -> Result<Option<Vec<StoredTensor>>, CheckpointError> {
-        if self.scheme(module, n, k)?.is_none() {
-            return Ok(None);
-        }
-        let mut tensors = match self.layout(module)? {
-            Some(Layout::CompressedTensors(layout)) => layout.tensors(n, k),
-            Some(Layout::ModelOpt(layout)) => layout.tensors(n, k),
-            Some(Layout::Awq(layout)) => layout.tensors(n, k),
-            Some(Layout::Gptq(layout)) => layout.tensors(n, k),
-            Some(Layout::Fp8(layout)) => layout.tensors(n, k),
-            Some(Layout::Unsupported(_)) | None => return Ok(None),
-        };
+        let Some(format) = self.format(module)? else { return Ok(None) };
+        format.scheme(n, k).map_err(|problem| self.refuse(module, &problem))?;
+        let mut tensors = format.tensors(n, k);
         for tensor in &mut tensors {
             tensor.name = format!("{module}.{}", tensor.name);
         }
@@ -249,18 +260,17 @@ impl Quantization {
         n: usize,
         k: usize,
     ) -> Result<Option<QuantizedLinear>, CheckpointError> {
-        let Some(scheme) = self.scheme(module, n, k)? else { return Ok(None) };
-        let source = Source { checkpoint, module };
-        let linear = match self.layout(module)? {
-            Some(Layout::CompressedTensors(layout)) => layout.read(&source, n, k)?,
-            Some(Layout::ModelOpt(layout)) => layout.read(&source, n, k)?,
-            Some(Layout::Awq(layout)) => layout.read(&source, n, k)?,
-            Some(Layout::Gptq(layout)) => layout.read(&source, n, k)?,
-            Some(Layout::Fp8(layout)) => layout.read(&source, n, k)?,
-            Some(Layout::Unsupported(_)) | None => return Ok(None),
-        };
+        let Some(format) = self.format(module)? else { return Ok(None) };
+        let scheme = format.scheme(n, k).map_err(|problem| self.refuse(module, &problem))?;
+        let linear = format.read(&Source { checkpoint, module, n, k })?;
         debug_assert_eq!(linear.weight.scheme(), scheme, "{module} is what was announced");
         Ok(Some(linear))
+    }
+
+    /// What reads a layer; none if it is not quantized.
+    fn format(&self, module: &str) -> Result<Option<&dyn LayerFormat>, CheckpointError> {
+        let format = self.layout(module)?.map(Layout::format).transpose();
+        format.map_err(|problem| self.refuse(module, problem))
     }
 
     /// How a layer is stored; none if it is not quantized.

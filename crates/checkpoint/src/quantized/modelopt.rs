@@ -10,7 +10,9 @@ use bantam_numerics::{
     WeightData, WeightFormat, weight::pack_nibbles,
 };
 
-use super::{Pattern, Rule, Settings, Source, StoredTensor, fp8, group_of, unsupported};
+use super::{
+    LayerFormat, Pattern, Rule, Settings, Source, StoredTensor, fp8, group_of, unsupported,
+};
 use crate::CheckpointError;
 
 pub(super) const METHOD: &str = "modelopt";
@@ -108,7 +110,14 @@ fn kv_format(settings: &Settings<'_>) -> Result<Option<KvFormat>, CheckpointErro
 }
 
 impl Layout {
-    pub(super) fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String> {
+    /// INT4 weights that the tool's kernels would round to FP8 say by which scale; we do not.
+    fn has_second_scale(&self) -> bool {
+        matches!(self.weight, Weight::Int4(_)) && self.activation == ActivationFormat::Fp8
+    }
+}
+
+impl LayerFormat for Layout {
+    fn scheme(&self, n: usize, k: usize) -> Result<QuantScheme, String> {
         let weight = match self.weight {
             Weight::Fp8(block) => WeightFormat::Fp8 { block },
             Weight::Int8 => WeightFormat::Int8 { group: Group::PerChannel },
@@ -120,7 +129,7 @@ impl Layout {
         Ok(QuantScheme { weight, activation: self.activation })
     }
 
-    pub(super) fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
+    fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
         let mut tensors = match self.weight {
             Weight::Fp8(block) => {
                 let (along_n, along_k) = block.grid(n, k);
@@ -159,22 +168,13 @@ impl Layout {
         tensors
     }
 
-    /// INT4 weights that the tool's kernels would round to FP8 say by which scale; we do not.
-    fn has_second_scale(&self) -> bool {
-        matches!(self.weight, Weight::Int4(_)) && self.activation == ActivationFormat::Fp8
-    }
-
-    pub(super) fn read(
-        &self,
-        source: &Source<'_>,
-        n: usize,
-        k: usize,
-    ) -> Result<QuantizedLinear, CheckpointError> {
+    fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError> {
+        let &Source { n, k, .. } = source;
         let data = match self.weight {
             Weight::Fp8(block) => {
                 let square = block == ScaleBlock::SQUARE;
                 let renamed = square && source.optional(BLOCK_SCALE).is_some();
-                fp8::codes(source, n, k, block, if renamed { BLOCK_SCALE } else { SCALE })?
+                fp8::codes(source, block, if renamed { BLOCK_SCALE } else { SCALE })?
             }
             Weight::Int8 => {
                 let levels = source.bytes("weight", DType::I8, [n, k])?;

@@ -8,6 +8,10 @@ use crate::{Checkpoint, CheckpointError, TensorView};
 pub(super) struct Source<'a> {
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) module: &'a str,
+    /// Output features.
+    pub(super) n: usize,
+    /// Input features.
+    pub(super) k: usize,
 }
 
 impl<'a> Source<'a> {

@@ -1,5 +1,6 @@
 //! `bantam quantize`: makes a model small, and says what that cost.
 
+mod formats;
 mod own_text;
 mod page;
 mod report;
@@ -15,11 +16,13 @@ use bantam_eval::{Baseline, Convention, EVAL_TEXT};
 use bantam_model::Precision;
 use bantam_optimize::report::Accuracy;
 use bantam_optimize::{
-    Calibration, CalibrationOptions, GroupChoice, Job, KvKind, QuantizationPlan, Recipe, Stage,
-    WeightKind,
+    Calibration, CalibrationOptions, FormatSearch, GroupChoice, Job, KvKind, Progress,
+    QuantizationPlan, Recipe, Stage, WeightKind,
 };
 use clap::Args;
+use indicatif::ProgressBar;
 
+use self::formats::FormatArgs;
 use crate::device::Device;
 use crate::format::Format;
 use crate::memory::bytes;
@@ -62,6 +65,9 @@ pub(crate) struct QuantizeArgs {
     /// Also calibrate scales for a key/value cache: fp8 or int8
     #[arg(long, value_name = "FORMAT", value_parser = parse_kv)]
     kv: Option<KvKind>,
+
+    #[command(flatten)]
+    formats: FormatArgs,
 
     #[command(flatten)]
     calibration: CalibrationArgs,
@@ -125,6 +131,7 @@ Examples:
   bantam quantize smollm2 --recipe int4_awq --output smollm2-awq
   bantam quantize ./model --recipe int8_sq --calibration chats.jsonl --samples 128 -o ./model-int8
   bantam quantize ./model --recipe fp8 --kv fp8 --format modelopt -o ./model-fp8
+  bantam quantize ./model --recipe auto --bits 5 -o ./model-5       INT4, INT8 or 16 bits by layer
   bantam quantize --list
   bantam quantize --show int4_awq > mine.toml; bantam quantize ./model --recipe mine.toml -o ./mine
   bantam run ./model-int8                              what was written runs at once";
@@ -184,8 +191,11 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
 
 fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> anyhow::Result<()> {
     let model = OpenModel::open(model)?;
-    let plan = QuantizationPlan::new(&recipe, &model.arch)?;
-    let needs = plan.needs_calibration();
+    let search = FormatSearch::new(&recipe, &model.arch)?;
+    let plan = match &search {
+        Some(search) => search.plans().next().expect("there is a candidate").clone(),
+        None => QuantizationPlan::new(&recipe, &model.arch)?,
+    };
     let empty = Calibration::default();
     let mut job = Job {
         checkpoint: &model.checkpoint,
@@ -199,11 +209,13 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
         max_shard_bytes: args.max_shard,
         save_every: SAVE_EVERY,
     };
-    job.check()?; // before a calibration text is written
-    for note in &plan.notes {
-        output::note(note);
+    // Before a calibration text is written.
+    job.check()?;
+    for plan in search.iter().flat_map(FormatSearch::plans) {
+        Job { plan, ..job }.check()?;
     }
     let device = args.device.open()?;
+    let needs = search.is_some() || plan.needs_calibration();
     let calibration =
         if needs { args.calibration.sequences(&model, &device)? } else { Calibration::default() };
     job.calibration = &calibration;
@@ -214,19 +226,23 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
             calibration.source
         ));
     }
+    let found = search.map(|search| formats::choose(&search, &job, &device)).transpose()?;
+    let chosen = found.as_ref().map(|found| QuantizationPlan::new(&found.recipe, &model.arch));
+    let chosen = chosen.transpose()?;
+    let plan = chosen.as_ref().unwrap_or(&plan);
+    let recipe = found.as_ref().map_or(&recipe, |found| &found.recipe);
+    let job = Job { recipe, plan, ..job };
+    for note in &plan.notes {
+        output::note(note);
+    }
     output::note(&format!("takes up to {} MiB of memory", mebibytes(job.peak_bytes())));
     let bar = output::progress_bar(1000, "quantizing");
-    let result = job.run(&device, &mut |progress| {
-        let what = match progress.stage {
-            Stage::Calibrating => "calibrating",
-            Stage::Quantizing => "quantizing",
-            Stage::Propagating => "running",
-        };
-        bar.set_message(format!("{what} block {} of {}", progress.block + 1, progress.blocks));
-        bar.set_position((1000.0 * progress.done) as u64);
-    });
+    let result = job.run(&device, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     let mut report = result?;
+    if let Some(found) = &found {
+        formats::keep(&job, found, &mut report)?;
+    }
     if !args.no_eval {
         report.accuracy = Some(compare(&model, folder, &device, plan.kv)?);
     }
@@ -236,6 +252,18 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
     } else {
         Ok(output::print(&report::summary(&report, folder))?)
     }
+}
+
+/// Says where a run has come to.
+fn show(bar: &ProgressBar, progress: Progress) {
+    let what = match progress.stage {
+        Stage::Choosing => "choosing formats of",
+        Stage::Calibrating => "calibrating",
+        Stage::Quantizing => "quantizing",
+        Stage::Propagating => "running",
+    };
+    bar.set_message(format!("{what} block {} of {}", progress.block + 1, progress.blocks));
+    bar.set_position((1000.0 * progress.done) as u64);
 }
 
 fn list() -> anyhow::Result<()> {
@@ -268,12 +296,14 @@ impl QuantizeArgs {
         };
         if let Some(group) = self.group {
             let int4 = recipe.rules.iter_mut().filter(|rule| rule.weights == WeightKind::Int4);
-            let changed = int4.map(|rule| rule.group = group).count();
-            if changed == 0 {
+            let rules = int4.map(|rule| rule.group = group).count();
+            let auto = recipe.auto.iter_mut().map(|auto| auto.group = group).count();
+            if rules + auto == 0 {
                 bail!("--group is for INT4 weights, but recipe {name} has none; leave it out");
             }
         }
         recipe.kv = self.kv.or(recipe.kv);
+        self.formats.change(&mut recipe)?;
         Ok(recipe)
     }
 }

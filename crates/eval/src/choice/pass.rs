@@ -10,8 +10,8 @@ use super::encode::Query;
 use super::steps::{Step, Steps};
 use crate::divergence::TokenDivergence;
 use crate::parallel::in_parallel;
-use crate::perplexity::Softmax;
 use crate::{Divergence, EvalError};
+use bantam_numerics::Softmax;
 
 /// Sequences that some models run, side by side.
 pub(super) struct Pass<'a> {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub(crate) mod models;
+
 use bantam_backend::Backend;
 use bantam_optimize::{InputStatistics, StatisticsCollector, StatisticsOptions};
 

@@ -1,13 +1,13 @@
 """The same recipes through llm-compressor: same model, same calibration tokens, same evaluation.
 
-    python tools/accuracy/peers.py MODEL.gguf CALIBRATION.jsonl FOLDER [RECIPE ...]
+    python tools/accuracy/llm_compressor.py MODEL.gguf TOKENIZER.json CALIBRATION.jsonl FOLDER [RECIPE ...]
 
-Each folder is then measured like our own: `bantam eval FOLDER/NAME … --against MODEL`. Prints the
+TOKENIZER.json is that of a folder `bantam quantize` wrote from the same model. Each folder is then
+measured like our own: `bantam eval FOLDER/NAME … --against MODEL`. Prints the
 seconds of each run. llmcompressor 0.9.0.1, torch 2.8.0, CPU. Groups are those that Bantam chooses:
 128 where they divide K, else 64.
 """
 
-import json
 import os
 import sys
 import time
@@ -19,9 +19,9 @@ from llmcompressor.modifiers.awq import AWQModifier
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 from llmcompressor.modifiers.smoothquant import SmoothQuantModifier
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-SAMPLES, TOKENS = int(os.environ.get("SAMPLES", 32)), 512
+from peer_data import SAMPLES, TOKENS, sequences
 
 
 def arguments(bits, kind, **others):
@@ -78,20 +78,12 @@ RECIPES = {
 }
 
 
-def calibration(path, tokenizer):
-    """Texts joined and cut into sequences, as `bantam quantize` does."""
-    joined = []
-    for line in open(path, encoding="utf-8"):
-        joined += tokenizer(json.loads(line)["text"])["input_ids"]
-    rows = [joined[i * TOKENS : (i + 1) * TOKENS] for i in range(SAMPLES)]
-    return Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * TOKENS] * SAMPLES})
-
-
 def main():
-    model_path, data_path, folder, *names = sys.argv[1:]
+    model_path, tokenizer_path, data_path, folder, *names = sys.argv[1:]
     where, name = os.path.split(os.path.abspath(model_path))
-    tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
-    data = calibration(data_path, tokenizer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=tokenizer_path)
+    rows = sequences(data_path, tokenizer)
+    data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * TOKENS] * SAMPLES})
     for name_of_recipe in names or RECIPES:
         model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
         started = time.time()
@@ -104,10 +96,13 @@ def main():
             num_calibration_samples=SAMPLES,
         )
         seconds = time.time() - started
+        with torch.no_grad():
+            row = torch.tensor([rows[0]])
+            loss = model(row, labels=row).loss.item()
+        print(f"{name_of_recipe:<10} {seconds:7.1f} s, loss {loss:.3f} before it is saved", flush=True)
         target = os.path.join(folder, name_of_recipe)
         model.save_pretrained(target, save_compressed=True)
         tokenizer.save_pretrained(target)
-        print(f"{name_of_recipe:<10} {seconds:7.1f} s", flush=True)
 
 
 if __name__ == "__main__":
