@@ -5,7 +5,7 @@ use bantam_backend::{
     QuantizedLinear, Rope, Store,
 };
 use bantam_checkpoint::Checkpoint;
-use bantam_numerics::{ActivationFormat, PackedWeight, WeightData};
+use bantam_numerics::{PackedWeight, QuantScheme, quantize};
 
 use crate::arch::{ArchSpec, NormSpec, Positions, Residual};
 use crate::error::ModelError;
@@ -225,15 +225,16 @@ pub struct Block<B: Backend>(Layer<B>);
 
 impl<B: Backend> Block<B> {
     /// Moves a layer to a device. Linear layers that have a `quantized` form take it, with the parts
-    /// in the order they are stacked; others stay f32.
+    /// in the order they are stacked; others are rounded to `others`.
     ///
     /// # Errors
-    /// If the parts of a layer do not stack, or the device cannot run a scheme.
+    /// If the parts of a layer do not stack, a weight is not finite, or the device cannot run a scheme.
     pub fn new(
         backend: &B,
         eps: NormSpec,
         weights: &BlockWeights,
         quantized: [Option<&[QuantizedLinear]>; 4],
+        others: QuantScheme,
     ) -> Result<Self, ModelError> {
         let norm = |norm: &NormWeights| Norm {
             kind: eps.kind,
@@ -243,14 +244,16 @@ impl<B: Backend> Block<B> {
         };
         let linear = |index: usize| {
             let BlockLinear { stored, weight, bias } = &weights.linears[index];
-            let (n, k) = (stored.n, stored.k);
             let (packed, input) = match quantized[index] {
                 Some(parts) => stacked(parts, stored)?,
                 None => {
-                    let (data, activation) =
-                        (WeightData::F32(weight.clone()), ActivationFormat::F32);
-                    let packed = PackedWeight { n, k, activation, data };
-                    (packed, LinearInput::new(activation))
+                    let packed = quantize(weight, stored.n, stored.k, others);
+                    let packed = packed.map_err(|source| ModelError::Values {
+                        file: "memory".to_owned(),
+                        tensor: weight_of(&stored.parts[0].module),
+                        source,
+                    });
+                    (packed?, LinearInput::new(others.activation))
                 }
             };
             let input = LinearInput {
@@ -305,6 +308,7 @@ fn stacked(
 /// use bantam_backend::reference::Reference;
 /// use bantam_checkpoint::Checkpoint;
 /// use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights};
+/// use bantam_numerics::QuantScheme;
 ///
 /// let checkpoint = Checkpoint::open("model".as_ref())?;
 /// let arch = ArchSpec::from_checkpoint(&checkpoint)?;
@@ -312,7 +316,7 @@ fn stacked(
 /// let mut hidden = runner.embed(&checkpoint, &[504, 3575, 282])?;
 /// for layer in 0..arch.sizes.layers {
 ///     let weights = BlockWeights::read(&checkpoint, &arch, layer)?;
-///     let block = Block::new(&Reference, arch.norm, &weights, [None; 4])?;
+///     let block = Block::new(&Reference, arch.norm, &weights, [None; 4], QuantScheme::BF16)?;
 ///     runner.run(&block, layer, &mut hidden, &mut ())?;
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -81,7 +81,7 @@ fn blocks_one_at_a_time_are_the_decoder() {
             let chosen = quantized
                 .each_ref()
                 .map(|parts| (scheme != QuantScheme::F32).then_some(parts.as_slice()));
-            let block = Block::new(&cpu, arch.norm, &weights, chosen).unwrap();
+            let block = Block::new(&cpu, arch.norm, &weights, chosen, QuantScheme::F32).unwrap();
             runner.run(&block, layer, &mut hidden, &mut widths).unwrap();
         }
         let got = logits(&cpu, &checkpoint, &arch, &hidden);

@@ -10,7 +10,7 @@ use bantam_backend::Backend;
 use bantam_checkpoint::Checkpoint;
 use bantam_cpu::{Cpu, CpuOptions};
 use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, LinearRole, Tap};
-use bantam_numerics::{ActivationFormat, Group, ScaleBlock, WeightFormat};
+use bantam_numerics::{ActivationFormat, Group, QuantScheme, ScaleBlock, WeightFormat};
 use bantam_optimize::{
     ActivationScale, AwqOptions, ChannelTies, ColumnOrder, FactorTrial, Gptq, GptqOptions, Gram,
     GroupScales, InputStatistics, OptimizeError, OutputError, RangeRule, Rounding,
@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         sequences.map(|tokens| runner.embed(&checkpoint, tokens)).collect::<Result<_, _>>()?;
     for layer in 0..arch.sizes.layers {
         let weights = BlockWeights::read(&checkpoint, &arch, layer)?;
-        let block = Block::new(&cpu, arch.norm, &weights, [None; 4])?;
+        let block = Block::new(&cpu, arch.norm, &weights, [None; 4], QuantScheme::BF16)?;
         if !layers.contains(&layer) {
             hidden.iter_mut().try_for_each(|stream| runner.run(&block, layer, stream, &mut ()))?;
             continue;

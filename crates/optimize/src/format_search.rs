@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Collect;
+use crate::pipeline::KEPT;
 use crate::recipe::{AutoFormats, LayerPatterns};
 use crate::report::{FormatChoice, FormatReport, SiteFormats};
 use crate::treat::{needed_statistics, treat};
@@ -300,7 +301,7 @@ impl<'a, B: Backend> Scorer<'a, B> {
     fn block(&mut self, block: usize, known: bool) -> Result<Vec<SiteFormats>, OptimizeError> {
         let (job, backend) = (self.job, self.backend);
         let weights = BlockWeights::read(job.checkpoint, job.arch, block)?;
-        let original = Block::new(backend, job.arch.norm, &weights, [None; 4])?;
+        let original = Block::new(backend, job.arch.norm, &weights, [None; 4], KEPT)?;
         if known {
             for hidden in &mut self.stream {
                 self.runner.run(&original, block, hidden, &mut ())?;
@@ -334,7 +335,8 @@ impl<'a, B: Backend> Scorer<'a, B> {
                 plan[site] = Some(*treatment);
                 let treated = treat(backend, job.arch, weights.clone(), &plan, &statistics, types)?;
                 let quantized = treated.quantized.each_ref().map(|parts| parts.as_deref());
-                let quantized = Block::new(backend, job.arch.norm, &treated.weights, quantized)?;
+                let quantized =
+                    Block::new(backend, job.arch.norm, &treated.weights, quantized, KEPT)?;
                 let mut stream = before.clone();
                 for hidden in &mut stream {
                     self.runner.run(&quantized, block, hidden, &mut ())?;
@@ -390,7 +392,7 @@ fn run_from<'s, B: Backend>(
     let mut streams: Vec<&mut Vec<f32>> = streams.collect();
     for block in first..job.arch.sizes.layers {
         let weights = BlockWeights::read(job.checkpoint, job.arch, block)?;
-        let loaded = Block::new(backend, job.arch.norm, &weights, [None; 4])?;
+        let loaded = Block::new(backend, job.arch.norm, &weights, [None; 4], KEPT)?;
         for hidden in &mut streams {
             runner.run(&loaded, block, hidden, &mut ())?;
         }

@@ -12,7 +12,7 @@ use bantam_backend::{Backend, KvRanges};
 use bantam_checkpoint::write::{Dialect, LayerScheme, ShardWriter, write_companions};
 use bantam_checkpoint::{Checkpoint, TensorView};
 use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, QkvNames};
-use bantam_numerics::{DType, Encoding};
+use bantam_numerics::{DType, Encoding, QuantScheme};
 
 use crate::collect::{Collect, StoredRanges};
 use crate::fold::VectorType;
@@ -20,6 +20,9 @@ use crate::report::{CalibrationReport, KvScales, Report};
 use crate::state::State;
 use crate::treat::{StoredTypes, TreatedBlock, needed_statistics, treat};
 use crate::{Calibration, OptimizeError, QuantizationPlan, Recipe, ScalePrecision};
+
+/// What weights run in that are not quantized, as they will when the result is served.
+pub(crate) const KEPT: QuantScheme = QuantScheme::BF16;
 
 /// A model to quantize, and how.
 #[derive(Clone, Copy, Debug)]
@@ -224,7 +227,7 @@ impl Job<'_> {
             let nothing = [const { None }; 4];
             return treat(backend, self.arch, weights, plan, &nothing, types).map_err(in_block);
         };
-        let original = Block::new(backend, norm, &weights, [None; 4])?;
+        let original = Block::new(backend, norm, &weights, [None; 4], KEPT)?;
         let wanted = plan.map(|site| site.as_ref().map(needed_statistics));
         let mut tap = Collect::new(backend, self.arch, block, wanted, self.plan.kv.is_some())?;
         let count = state.stream.len() as f64;
@@ -242,7 +245,7 @@ impl Job<'_> {
         drop(statistics);
         if block + 1 < self.arch.sizes.layers {
             let quantized = treated.quantized.each_ref().map(|parts| parts.as_deref());
-            let quantized = Block::new(backend, norm, &treated.weights, quantized)?;
+            let quantized = Block::new(backend, norm, &treated.weights, quantized, KEPT)?;
             for (i, hidden) in state.stream.iter_mut().enumerate() {
                 report(Stage::Propagating, 0.7 + 0.3 * i as f64 / count);
                 runner.run(&quantized, block, hidden, &mut ())?;

@@ -6,7 +6,7 @@ use bantam_eval::{Chart, Horizontal, Line};
 use bantam_optimize::Report;
 use bantam_optimize::report::SiteReport;
 
-use super::report::kind_of;
+use super::report::kinds;
 use crate::output::{mebibytes, significant};
 
 const STYLE: &str = "\
@@ -30,6 +30,7 @@ pub(super) fn html(report: &Report) -> String {
     for (title, number) in CHARTS {
         chart(&mut page, report, title, *number);
     }
+    formats(&mut page, report);
     layers(&mut page, report);
     kv_scales(&mut page, report);
     page.push_str("</html>\n");
@@ -87,19 +88,12 @@ fn facts(page: &mut String, report: &Report) {
 
 /// A line for each kind of site, over the layers.
 fn chart(page: &mut String, report: &Report, title: &str, number: Number) {
-    let mut lines: Vec<Line> = Vec::new();
-    for site in &report.sites {
-        let Some(value) = number(site) else { continue };
-        let name = kind_of(site);
-        let line = match lines.iter_mut().position(|line| line.name == name) {
-            Some(at) => &mut lines[at],
-            None => {
-                lines.push(Line { name, points: Vec::new(), labels: Vec::new(), marks: false });
-                lines.last_mut().expect("one was just added")
-            }
-        };
-        line.points.push((line.points.len() as f64, value));
-    }
+    let lines = kinds(report).into_iter().map(|kind| {
+        let sites = kind.sites.iter().enumerate();
+        let points = sites.filter_map(|(layer, site)| Some((layer as f64, number(site)?)));
+        Line { name: kind.name, points: points.collect(), labels: Vec::new(), marks: false }
+    });
+    let lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
     if lines.is_empty() {
         return;
     }
@@ -110,6 +104,27 @@ fn chart(page: &mut String, report: &Report, title: &str, number: Number) {
         lines,
     };
     let _ = writeln!(page, "{chart}");
+}
+
+/// What could be chosen for each site; what was is in bold.
+fn formats(page: &mut String, report: &Report) {
+    let Some(formats) = &report.formats else { return };
+    let _ = write!(
+        page,
+        "<h2>Formats</h2>\n<p>{:.3} bits a weight of {} allowed. Beside each format: what it alone \
+         costs the model, by {}.</p>\n<table><tr><th>layers<th>choices\n",
+        formats.bits, formats.bits_asked, formats.score
+    );
+    for site in &formats.sites {
+        let _ = write!(page, "<tr><td>{}", site.modules.join("<br>"));
+        for (i, choice) in site.choices.iter().enumerate() {
+            let text = format!("{}: {}", escape(&choice.scheme), significant(choice.score));
+            let bold = if i == site.chosen { format!("<b>{text}</b>") } else { text };
+            let _ = write!(page, "<td>{bold}");
+        }
+        page.push('\n');
+    }
+    page.push_str("</table>\n");
 }
 
 fn layers(page: &mut String, report: &Report) {

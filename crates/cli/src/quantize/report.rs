@@ -21,18 +21,19 @@ pub(super) fn write(report: &Report, folder: &Path) -> anyhow::Result<()> {
 }
 
 /// The sites of a kind: those whose modules have the same last names.
-struct Kind<'a> {
-    name: String,
-    sites: Vec<&'a SiteReport>,
+pub(super) struct Kind<'a> {
+    pub(super) name: String,
+    /// One for each layer of the model.
+    pub(super) sites: Vec<&'a SiteReport>,
 }
 
 /// The last names of a site's modules, such as `gate_proj+up_proj`.
-pub(super) fn kind_of(site: &SiteReport) -> String {
+fn kind_of(site: &SiteReport) -> String {
     let names = site.modules.iter().map(|module| module.rsplit('.').next().unwrap_or(module));
     names.collect::<Vec<_>>().join("+")
 }
 
-fn kinds(report: &Report) -> Vec<Kind<'_>> {
+pub(super) fn kinds(report: &Report) -> Vec<Kind<'_>> {
     let mut kinds: Vec<Kind<'_>> = Vec::new();
     for site in &report.sites {
         let name = kind_of(site);
@@ -84,6 +85,12 @@ pub(super) fn summary(report: &Report, folder: &Path) -> String {
             percent(worst),
         ]);
     }
+    let formats = report.formats.as_ref().map_or_else(String::new, |formats| {
+        format!(
+            "{:.3} bits a weight of {} allowed, chosen by {} in {:.0} s\n",
+            formats.bits, formats.bits_asked, formats.score, formats.seconds
+        )
+    });
     let size = format!(
         "{} MiB, from {} MiB, in {:.0} s\n",
         mebibytes(report.quantized_bytes),
@@ -105,5 +112,5 @@ pub(super) fn summary(report: &Report, folder: &Path) -> String {
     });
     let error = "Error: squared error of a layer's outputs on the calibration tokens, as a share of \
                  their squares; nearest is plain rounding.\n";
-    format!("{table}{error}{size}{accuracy}Written to {}\n", folder.display())
+    format!("{table}{error}{formats}{size}{accuracy}Written to {}\n", folder.display())
 }
