@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use bantam_checkpoint::CheckpointError;
-use bantam_checkpoint::fetch::{FetchEvent, Locations};
+use bantam_checkpoint::fetch::{DataSet, FetchEvent, Locations};
 use support::{Folder, safetensors};
 
 const COMMIT: &str = "0123456789abcdef";
@@ -134,6 +134,7 @@ fn locations(folder: &Folder, hub: &Hub) -> Locations {
         models: folder.path().join("models"),
         hub_cache: folder.path().join("hub"),
         endpoint: hub.endpoint.clone(),
+        rows_endpoint: hub.endpoint.clone(),
         token: Some("secret".to_owned()),
     }
 }
@@ -244,4 +245,51 @@ fn the_cache_of_the_hub_libraries_comes_first() {
     assert!(reasons.iter().any(|reason| reason.contains("no model weights")), "{reasons:?}");
     fs::write(snapshot.join("model.safetensors"), weights()).expect("writable");
     assert_eq!(locations.resolve(NAME, &mut |_| ()).expect("cached"), snapshot);
+}
+
+/// The service's pages of a split of `total` rows, the first `given` of which it has.
+fn pages(split: &str, total: usize, given: usize) -> HashMap<String, Vec<u8>> {
+    let page = |offset: usize| {
+        let rows = (offset..given.min(offset + 100)).map(|i| {
+            format!(r#"{{"row_idx":{i},"row":{{"question":"{split}\n{i}","answer":{}}}}}"#, i % 4)
+        });
+        let rows = rows.collect::<Vec<_>>().join(",");
+        let path = format!(
+            "/rows?dataset=org%2Fmodel&config=all&split={split}&offset={offset}&length=100"
+        );
+        (path, format!(r#"{{"rows":[{rows}],"num_rows_total":{total}}}"#).into_bytes())
+    };
+    (0..=given).step_by(100).map(page).collect()
+}
+
+#[test]
+fn a_data_set_comes_page_by_page_and_once() {
+    let mut files = pages("test", 230, 230);
+    files.extend(pages("dev", 100, 100));
+    let (folder, hub) = (Folder::new(), Hub::serve(files, true));
+    let locations = locations(&folder, &hub);
+    let set = DataSet { name: NAME, config: "all", splits: &["test", "dev"] };
+    let path = locations.data_set(set, &mut |_| ()).expect("served");
+    for (split, rows) in [("test", 230), ("dev", 100)] {
+        let text = fs::read_to_string(path.join(format!("{split}.jsonl"))).expect("written");
+        assert_eq!(text.lines().count(), rows);
+        let last = format!(r#"{{"question":"{split}\n{}","answer":{}}}"#, rows - 1, (rows - 1) % 4);
+        assert_eq!(text.lines().last(), Some(last.as_str()));
+    }
+    assert_eq!(hub.requests().len(), 3 + 1);
+    assert_eq!(locations.data_set(set, &mut |_| ()).expect("cached"), path);
+    assert_eq!(hub.requests().len(), 3 + 1, "the second time needs no network");
+}
+
+#[test]
+fn a_data_set_that_is_not_whole_is_refused() {
+    let (folder, hub) = (Folder::new(), Hub::serve(pages("test", 230, 200), true));
+    let locations = locations(&folder, &hub);
+    let refused = |name| {
+        let set = DataSet { name, config: "all", splits: &["test"] };
+        locations.data_set(set, &mut |_| ()).expect_err("not there").to_string()
+    };
+    assert!(refused(NAME).contains("only 200 of 230 rows"), "{}", refused(NAME));
+    assert!(!locations.models.join("datasets--org--model--all").exists());
+    assert!(refused("./mmlu").contains("not a hub name"), "{}", refused("./mmlu"));
 }

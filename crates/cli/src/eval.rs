@@ -95,9 +95,10 @@ struct TextArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of questions")]
 struct QuestionArgs {
-    /// Folder with MMLU: test/SUBJECT_test.csv and dev/SUBJECT_dev.csv as in the original release,
-    /// or test.jsonl and dev.jsonl with a field "subject"
-    #[arg(long, value_name = "DIR")]
+    /// MMLU: a name on the hub, such as cais/mmlu, or a folder with test/SUBJECT_test.csv and
+    /// dev/SUBJECT_dev.csv as in the original release, or with test.jsonl and dev.jsonl and a field
+    /// "subject"
+    #[arg(long, value_name = "DIR|NAME")]
     data: Option<PathBuf>,
 
     /// Examples with answers before each question, 0 to 5 [default: 5 for mmlu, else 0]

@@ -11,6 +11,7 @@ mod chat;
 mod demo;
 mod device;
 mod eval;
+mod fetching;
 mod format;
 mod input;
 mod inspect;

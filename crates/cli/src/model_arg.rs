@@ -1,18 +1,18 @@
 //! From what a user calls a model to a model that runs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::bail;
 use bantam_backend::Backend;
 use bantam_checkpoint::Checkpoint;
-use bantam_checkpoint::fetch::{self, FetchEvent};
+use bantam_checkpoint::fetch;
 use bantam_model::{ArchSpec, Decoder, LoadOptions, MemoryPlan};
 use bantam_text::Tokenizer;
 use clap::Args;
-use indicatif::ProgressBar;
 
 use crate::device::{self, Device};
+use crate::fetching;
 use crate::format::Format;
 use crate::output;
 
@@ -94,7 +94,7 @@ pub(crate) struct OpenModel {
 impl OpenModel {
     /// Finds the model, fetching it if need be, and opens it. Reads no weights yet.
     pub(crate) fn open(name: &str) -> anyhow::Result<Self> {
-        let path = resolve(name)?;
+        let path = fetching::shown(|progress| fetch::resolve(name, progress))?;
         let checkpoint = Checkpoint::open(&path)?;
         let arch = ArchSpec::from_checkpoint(&checkpoint)?;
         Ok(Self { name: name.to_owned(), checkpoint, arch })
@@ -143,25 +143,6 @@ impl OpenModel {
         bar.finish_and_clear();
         Ok(decoder?)
     }
-}
-
-/// The local path of a model, with a progress bar if it is fetched.
-fn resolve(name: &str) -> anyhow::Result<PathBuf> {
-    let mut bar = ProgressBar::hidden();
-    let path = fetch::resolve(name, &mut |event| match event {
-        FetchEvent::Progress { done, total, name } => {
-            if bar.is_hidden() {
-                bar = output::progress_bar(0, &name);
-            }
-            bar.set_message(name);
-            bar.set_length(total.unwrap_or(done));
-            bar.set_position(done);
-        }
-        // Also for a log: a download is worth a line wherever standard error goes.
-        event => bar.suspend(|| eprintln!("{}", output::one_line(&event.to_string()))),
-    });
-    bar.finish_and_clear();
-    Ok(path?)
 }
 
 #[cfg(test)]

@@ -172,8 +172,15 @@ impl<B: Backend> Site<'_, B> {
             .collect())
     }
 
+    /// Groups of 4 bits keep their whole range where no data says which channels matter: to clip the
+    /// wrong large weight costs more than finer steps save (docs/reference/accuracy.md).
     fn rounding(&self) -> Rounding {
-        Rounding { scales: self.types.scales, ..Rounding::new(self.treatment.scheme.weight) }
+        let best = Rounding::new(self.treatment.scheme.weight);
+        let range = match (best.format, self.statistics) {
+            (WeightFormat::Int4 { .. }, None) => RangeRule::Max,
+            _ => best.range,
+        };
+        Rounding { scales: self.types.scales, range, ..best }
     }
 
     /// The codes of all parts, which have `rows` output features each.

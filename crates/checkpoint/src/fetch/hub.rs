@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::store::{self, reason};
 use super::{FetchEvent, Locations, Progress, Reason};
@@ -20,16 +21,16 @@ const WANTED_NAMES: [&str; 6] = [
     "tokenizer_config.json",
 ];
 const WANTED_ENDINGS: [&str; 2] = [".safetensors", ".safetensors.index.json"];
-/// The largest list of files accepted.
-const MAX_LIST_BYTES: u64 = 64 << 20;
+/// The largest answer in JSON accepted.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
 /// curl's exit code for a server that cannot continue a download.
 const CANNOT_RESUME: i32 = 33;
 
 /// A repository name `org/model`.
 #[derive(Debug)]
 pub(super) struct RepositoryName<'a> {
-    organization: &'a str,
-    model: &'a str,
+    pub(super) organization: &'a str,
+    pub(super) model: &'a str,
 }
 
 impl<'a> RepositoryName<'a> {
@@ -106,7 +107,7 @@ pub(super) fn download(
         let (organization, model) = (name.organization, name.model);
         let client = Client { token: locations.token.as_deref() };
         let endpoint = &locations.endpoint;
-        let repository = client.list(&format!(
+        let repository: Repository = client.json(&format!(
             "{endpoint}/api/models/{organization}/{model}/revision/main?blobs=true"
         ))?;
         if !is_plain_name(&repository.sha) {
@@ -137,8 +138,8 @@ pub(super) fn download(
 }
 
 /// Requests to the hub through curl.
-struct Client<'a> {
-    token: Option<&'a str>,
+pub(super) struct Client<'a> {
+    pub(super) token: Option<&'a str>,
 }
 
 /// Why a request ended early.
@@ -149,13 +150,13 @@ enum RequestError {
 }
 
 impl Client<'_> {
-    /// The files of a repository.
-    fn list(&self, address: &str) -> Result<Repository, Reason> {
+    /// What the hub answers in JSON.
+    pub(super) fn json<T: DeserializeOwned>(&self, address: &str) -> Result<T, Reason> {
         let mut answer = Vec::new();
         let receive = &mut |bytes: &[u8]| {
             answer.extend_from_slice(bytes);
-            if answer.len() as u64 > MAX_LIST_BYTES {
-                return Err(format!("{address}: answer over {MAX_LIST_BYTES} bytes"));
+            if answer.len() as u64 > MAX_ANSWER_BYTES {
+                return Err(format!("{address}: answer over {MAX_ANSWER_BYTES} bytes"));
             }
             Ok(())
         };
@@ -279,7 +280,7 @@ impl Client<'_> {
     /// sends the header to the host of the address only, not to those it is redirected to.
     fn configuration(&self, address: &str, offset: u64) -> Result<String, Reason> {
         let mut text = "silent\nshow-error\nlocation\nfail\n\
-                        connect-timeout = 20\nspeed-limit = 1\nspeed-time = 60\n"
+                        connect-timeout = 20\nspeed-limit = 1\nspeed-time = 60\nretry = 4\n"
             .to_owned();
         text += &format!("url = {}\n", quoted(address)?);
         if offset > 0 {

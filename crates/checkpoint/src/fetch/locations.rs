@@ -8,15 +8,20 @@ use crate::CheckpointError;
 /// The public model hub.
 const PUBLIC_HUB: &str = "https://huggingface.co";
 
+/// Its service that gives rows of data sets.
+const PUBLIC_ROWS: &str = "https://datasets-server.huggingface.co";
+
 /// The folders and the hub that [`resolve`](super::resolve) uses.
 #[derive(Clone)]
 pub struct Locations {
-    /// Models fetched by Bantam.
+    /// Models fetched by Bantam, and beside them data sets.
     pub models: PathBuf,
     /// The cache of the hub's own libraries; it is only read.
     pub hub_cache: PathBuf,
     /// The address of the model hub, without a slash at the end.
     pub endpoint: String,
+    /// The address of the hub's service for rows of data sets, likewise.
+    pub rows_endpoint: String,
     /// The user's access token for the hub.
     pub token: Option<String>,
 }
@@ -56,6 +61,7 @@ impl Locations {
             models: cache.join("models"),
             hub_cache,
             endpoint: endpoint.trim_end_matches('/').to_owned(),
+            rows_endpoint: PUBLIC_ROWS.to_owned(),
             token: text("HF_TOKEN"),
         })
     }

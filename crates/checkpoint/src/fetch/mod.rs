@@ -6,6 +6,7 @@
 //! set up; they land in one cache folder, under their final name only when complete and verified.
 
 mod aliases;
+mod data_set;
 mod hub;
 mod locations;
 mod store;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Checkpoint, CheckpointError};
 use aliases::Alias;
+pub use data_set::DataSet;
 use hub::RepositoryName;
 pub use locations::Locations;
 
@@ -190,6 +192,7 @@ mod tests {
             models: root.join("models"),
             hub_cache: root.join("hub"),
             endpoint: "http://127.0.0.1:1".to_owned(),
+            rows_endpoint: "http://127.0.0.1:1".to_owned(),
             token: None,
         }
     }

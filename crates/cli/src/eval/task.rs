@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::bail;
+use bantam_checkpoint::fetch::{DataSet, Locations};
 use bantam_eval::EVERYDAY_QUESTIONS;
 use bantam_eval::choice::{Form, ItemSet, MAX_SHOTS};
 
 use super::{EvalArgs, QuestionArgs};
+use crate::fetching;
 
 /// What `--task` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,20 +112,22 @@ impl EvalArgs {
         let examples = self.questions.examples.as_deref();
         match &self.task {
             Task::Mmlu => {
-                let Some(folder) = &self.questions.data else {
+                let Some(data) = &self.questions.data else {
                     bail!(
-                        "--task mmlu needs the questions: unpack data.tar of the original release \
-                         (github.com/hendrycks/test) and give its folder with --data"
+                        "--task mmlu needs the questions: --data cais/mmlu fetches them from the hub; \
+                         or unpack data.tar of the original release (github.com/hendrycks/test) and \
+                         give its folder with --data"
                     );
                 };
-                if !folder.is_dir() {
-                    bail!(
-                        "--data {}: no such folder; to use a data set of the hub, download it first: \
-                         hf download --repo-type dataset NAME --local-dir DIR",
-                        folder.display()
-                    );
+                if data.is_dir() {
+                    return Ok(ItemSet::read_mmlu(data)?);
                 }
-                Ok(ItemSet::read_mmlu(folder)?)
+                let name = data.to_string_lossy();
+                let set = DataSet { name: &name, config: "all", splits: &["test", "dev"] };
+                let folder = fetching::shown(|progress| {
+                    Locations::from_environment()?.data_set(set, progress)
+                })?;
+                Ok(ItemSet::read_mmlu(&folder)?)
             }
             Task::File(path) => Ok(ItemSet::read_jsonl(path, examples)?),
             Task::Perplexity | Task::Everyday => {
