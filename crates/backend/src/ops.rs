@@ -78,6 +78,16 @@ impl Rope {
     }
 }
 
+/// The precision in which attention's queries and probabilities meet cached keys and values, whose
+/// codes are exact in either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionPrecision {
+    /// As computed.
+    F32,
+    /// A back end may round them to bf16, but over an f32 cache.
+    Bf16,
+}
+
 /// The sizes and rules of an attention layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionShape {
@@ -95,6 +105,8 @@ pub struct AttentionShape {
     pub alibi_slopes: Option<Vec<f32>>,
     /// Calibrated ranges for a cache with scales; none to find a scale for each token and head.
     pub kv_ranges: Option<KvRanges>,
+    /// How exactly it is computed.
+    pub precision: AttentionPrecision,
 }
 
 impl AttentionShape {

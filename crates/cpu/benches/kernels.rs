@@ -5,6 +5,7 @@
 //! multiplications where they are bound by arithmetic (256 rows).
 
 use bantam_backend::{
+    AttentionPrecision,
     AttentionShape, Backend, Batch, FeedForward, KvFormat, KvLayout, LinearInput, Norm, NormKind,
     Rope, Store,
 };
@@ -105,6 +106,7 @@ fn attention(bencher: Bencher<'_, '_>, past: usize, rows: usize, format: KvForma
         window: None,
         alibi_slopes: None,
         kv_ranges: None,
+        precision: AttentionPrecision::Bf16,
     };
     let context = past + rows;
     let blocks = context.div_ceil(16);

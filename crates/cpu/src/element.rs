@@ -1,7 +1,7 @@
 //! The number types of activations, and the formats of cached keys and values.
 
 use crate::layout::pair_index;
-use crate::panels::{Bf16Panel, F32Panel, Fp8Panel, Int8Panel, Panel};
+use crate::panels::{Bf16Panel, F32Panel, Fp8Panel, Int8Panel, Panel, WidePanel};
 use crate::simd::{LANES, Simd};
 use bantam_numerics::KvFormat;
 use half::bf16;
@@ -67,14 +67,10 @@ impl Element for i8 {
     }
 }
 
-/// A format of cached keys and values: how they are stored, and how attention reads them.
+/// A format of cached keys and values.
 pub(crate) trait Cached: Copy + Send + Sync + 'static {
     /// The type of stored numbers.
     type Stored: Copy;
-    /// The type of the queries and probabilities that meet them.
-    type Query: Element;
-    /// How a panel of them is read.
-    type Panel<S: Simd>: Panel<S, Element = Self::Query, Sum = S::F>;
     /// The format's name at the seam.
     const FORMAT: KvFormat;
 
@@ -82,6 +78,12 @@ pub(crate) trait Cached: Copy + Send + Sync + 'static {
     fn store(value: f32, inverse: f32) -> Self::Stored;
     /// Where element (column, k) of a panel's quad lies, `column < 16`, `k < 4`.
     fn index(column: usize, k: usize) -> usize;
+}
+
+/// A format that queries and probabilities of type `Q` can meet.
+pub(crate) trait ReadBy<Q: Element>: Cached {
+    /// How a panel is read.
+    type Panel<S: Simd>: Panel<S, Element = Q, Sum = S::F>;
 }
 
 /// f32 keys and values.
@@ -99,8 +101,6 @@ pub(crate) struct Fp8Cached;
 
 impl Cached for F32Cached {
     type Stored = f32;
-    type Query = f32;
-    type Panel<S: Simd> = F32Panel;
     const FORMAT: KvFormat = KvFormat::F32;
 
     #[inline(always)]
@@ -115,8 +115,6 @@ impl Cached for F32Cached {
 
 impl Cached for Bf16Cached {
     type Stored = u16;
-    type Query = u16;
-    type Panel<S: Simd> = Bf16Panel;
     const FORMAT: KvFormat = KvFormat::BF16;
 
     #[inline(always)]
@@ -129,13 +127,11 @@ impl Cached for Bf16Cached {
     }
 }
 
-/// The two formats of one byte differ in their code and their panel.
+/// The two formats of one byte differ in their code.
 macro_rules! byte_cached {
-    ($cached:ident, $format:ident, $panel:ident) => {
+    ($cached:ident, $format:ident) => {
         impl Cached for $cached {
             type Stored = u8;
-            type Query = u16;
-            type Panel<S: Simd> = $panel;
             const FORMAT: KvFormat = KvFormat::$format;
 
             #[inline(always)]
@@ -150,5 +146,23 @@ macro_rules! byte_cached {
     };
 }
 
-byte_cached!(Int8Cached, Int8, Int8Panel);
-byte_cached!(Fp8Cached, Fp8, Fp8Panel);
+byte_cached!(Int8Cached, Int8);
+byte_cached!(Fp8Cached, Fp8);
+
+macro_rules! read_by {
+    ($($cached:ident, $query:ty => $panel:ty;)*) => {$(
+        impl ReadBy<$query> for $cached {
+            type Panel<S: Simd> = $panel;
+        }
+    )*};
+}
+
+read_by! {
+    F32Cached, f32 => F32Panel;
+    Bf16Cached, f32 => WidePanel<Bf16Panel>;
+    Bf16Cached, u16 => Bf16Panel;
+    Int8Cached, f32 => WidePanel<Int8Panel>;
+    Int8Cached, u16 => Int8Panel;
+    Fp8Cached, f32 => WidePanel<Fp8Panel>;
+    Fp8Cached, u16 => Fp8Panel;
+}

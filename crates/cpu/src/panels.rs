@@ -7,6 +7,7 @@
 use crate::element::Element;
 use crate::layout::{PanelFormat, QUAD};
 use crate::simd::{LANES, Simd};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// How one panel format is read.
@@ -58,6 +59,8 @@ pub(crate) struct Int8Panel;
 pub(crate) struct Fp8Panel;
 /// INT4 panels, widened in registers, against bf16 rows.
 pub(crate) struct Int4Panel;
+/// Panels that are bf16 pairs in registers, widened once more, against f32 rows.
+pub(crate) struct WidePanel<P>(PhantomData<P>);
 /// Panels of unsigned bytes, the level plus `ZERO`, against INT8 rows.
 pub(crate) struct QuadPanel<const ZERO: i32>;
 /// INT8 panels against INT8 rows.
@@ -185,6 +188,31 @@ pair_panel!(Int8Panel, Int8, |quad| {
 });
 pair_panel!(Fp8Panel, Fp8, |quad| [S::pairs_e4m3(quad), S::pairs_e4m3(quad.add(2 * LANES))]);
 pair_panel!(Int4Panel, Int4, |quad| S::pairs_i4(quad));
+
+impl<S: Simd, P: Panel<S, Weights = [S::Pairs; 2]>> Panel<S> for WidePanel<P> {
+    type Element = f32;
+    type Weights = [S::F; QUAD];
+    type Inputs = [S::F; QUAD];
+    const QUAD_BYTES: usize = P::QUAD_BYTES;
+    float_sums!();
+
+    #[inline(always)]
+    unsafe fn weights(quad: *const u8) -> Self::Weights {
+        unsafe {
+            let [low, high] = P::weights(quad);
+            let ([first, second], [third, fourth]) = (S::widen(low), S::widen(high));
+            [first, second, third, fourth]
+        }
+    }
+    #[inline(always)]
+    unsafe fn inputs(x: *const f32) -> Self::Inputs {
+        unsafe { <F32Panel as Panel<S>>::inputs(x) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: S::F, weights: Self::Weights, inputs: Self::Inputs) -> S::F {
+        unsafe { <F32Panel as Panel<S>>::dot(acc, weights, inputs) }
+    }
+}
 
 /// Formats of fewer bits are unpacked to bf16.
 macro_rules! unpack_to_bf16 {

@@ -1,6 +1,6 @@
 //! What kind of network a model is: data that the one [`Decoder`](crate::Decoder) executes.
 
-use bantam_backend::{AttentionShape, FeedForward, KvFormat, NormKind};
+use bantam_backend::{AttentionPrecision, AttentionShape, FeedForward, KvFormat, NormKind};
 use bantam_checkpoint::Quantization;
 use bantam_numerics::reference::RotaryPairs;
 use serde_json::Value;
@@ -308,6 +308,7 @@ impl ArchSpec {
             window: windows[layer],
             alibi_slopes,
             kv_ranges: None,
+            precision: AttentionPrecision::F32,
         }
     }
 }

@@ -124,9 +124,10 @@ impl<B: Backend> Decoder<B> {
             done_bytes: AtomicU64::new(0),
         };
         let weights = loader.weights()?;
+        let precision = options.precision.attention();
         let shapes = (0..arch.sizes.layers).map(|layer| {
             let kv_ranges = arch.kv_ranges(checkpoint, layer)?;
-            Ok(AttentionShape { kv_ranges, ..arch.attention_shape(layer) })
+            Ok(AttentionShape { kv_ranges, precision, ..arch.attention_shape(layer) })
         });
         let shapes = shapes.collect::<Result<_, ModelError>>()?;
         let rope = match &arch.positions {

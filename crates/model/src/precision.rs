@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bantam_backend::AttentionPrecision;
 use bantam_checkpoint::printable;
 use bantam_numerics::quantize::GROUP_SIZES;
 use bantam_numerics::{ActivationFormat, Group, QuantScheme, WeightFormat};
@@ -151,6 +152,14 @@ impl Precision {
         size.or_else(|| fitting_group(k)).map_or(word.layers, |size| {
             QuantScheme::int4(size, symmetric).with(word.layers.activation)
         })
+    }
+
+    /// How exactly attention is computed.
+    pub(crate) fn attention(self) -> AttentionPrecision {
+        match self {
+            Self::F32 => AttentionPrecision::F32,
+            _ => AttentionPrecision::Bf16,
+        }
     }
 
     /// How the linear layers inside the blocks read their input.

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bantam_backend::Backend;
 use bantam_backend::reference::Reference;
-use bantam_checkpoint::Checkpoint;
-use bantam_model::{ArchSpec, LoadOptions, Precision};
+use bantam_model::{LoadOptions, Precision};
 use common::{ids, load, logits_in_chunks, max_difference, numbers, read_json};
 
 /// Every fixture.
@@ -24,19 +23,14 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Whether the checkpoint calibrates an 8-bit cache.
-fn has_cache_scales(folder: &Path) -> bool {
-    let arch = ArchSpec::from_checkpoint(&Checkpoint::open(folder).unwrap()).unwrap();
-    arch.kv_format.is_some()
-}
-
 /// The largest difference of a logit, in units of the largest logit.
 fn error<B: Backend>(backend: B, folder: &Path) -> f32 {
     let golden = read_json(&folder.join("golden.json"));
     let tokens = ids(&golden["tokens"]);
     let want: Vec<f32> =
         golden["logits"].as_array().unwrap().iter().flat_map(numbers::<f32>).collect();
-    // Weight-only layers compute in f32 then, as the tools do; inputs in 8 bits are the model's.
+    // Weight-only layers and attention compute in f32 then, as the tools do; inputs in 8 bits are the
+    // model's.
     let options = LoadOptions {
         precision: Precision::F32,
         max_logit_rows: tokens.len(),
@@ -49,9 +43,9 @@ fn error<B: Backend>(backend: B, folder: &Path) -> f32 {
     max_difference(&got, &want) / largest
 }
 
-fn check(backend: &(impl Backend + Clone), folders: impl Iterator<Item = PathBuf>) {
+fn check(backend: &(impl Backend + Clone)) {
     let mut off = Vec::new();
-    for folder in folders {
+    for folder in folders() {
         let error = error(backend.clone(), &folder);
         println!("{:32} {error:.2e}", folder.file_name().unwrap().display());
         if error > 1e-3 {
@@ -63,15 +57,13 @@ fn check(backend: &(impl Backend + Clone), folders: impl Iterator<Item = PathBuf
 
 #[test]
 fn reference_gives_the_logits_of_the_tools() {
-    check(&Reference, folders().into_iter());
+    check(&Reference);
 }
 
 #[test]
 fn cpu_gives_the_logits_of_the_tools() {
     for cpu in common::cpus() {
-        // Attention over an 8-bit cache rounds probabilities to bf16 there; where inputs are then
-        // rounded to 8 bits, a code on the edge falls to the other side.
-        check(&cpu, folders().into_iter().filter(|folder| !has_cache_scales(folder)));
+        check(&cpu);
     }
 }
 

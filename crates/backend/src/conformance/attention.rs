@@ -3,7 +3,9 @@
 use super::input::{self, InputCase};
 use super::{Check, compare, noise, tensor};
 use crate::reference::Reference;
-use crate::{AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, KvRanges, Rope};
+use crate::{
+    AttentionPrecision, AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, KvRanges, Rope,
+};
 use bantam_numerics::ActivationFormat;
 use bantam_numerics::reference::RotaryPairs;
 use proptest::prelude::*;
@@ -37,9 +39,11 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
     let range = || 0.5f32..4.0;
     let ranges = (range(), range()).prop_map(|(key, value)| Some(KvRanges { key, value }));
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop_oneof![Just(None), ranges]);
-    let format = (format, input::case());
-    (heads, window, pairs, format, lengths, flags, any::<u64>()).prop_map(
-        |((kv_heads, group, head_dim), window, pairs, (format, input), lengths, flags, seed)| {
+    let precision = prop_oneof![Just(AttentionPrecision::F32), Just(AttentionPrecision::Bf16)];
+    let numbers = (format, precision, input::case());
+    (heads, window, pairs, numbers, lengths, flags, any::<u64>()).prop_map(
+        |((kv_heads, group, head_dim), window, pairs, numbers, lengths, flags, seed)| {
+            let (format, precision, input) = numbers;
             let (alibi, partial, head_norm, kv_ranges) = flags;
             let heads = kv_heads * group;
             let slopes = || (1..=heads).map(|h| 2f32.powf(-8.0 * h as f32 / heads as f32));
@@ -51,6 +55,7 @@ pub(super) fn case() -> impl Strategy<Value = AttentionCase> {
                 window,
                 alibi_slopes: alibi.then(|| slopes().collect()),
                 kv_ranges,
+                precision,
             };
             let rotary_dim = if partial { head_dim / 2 } else { head_dim };
             // A norm's last bit may move a number across a rounding border of 8 bits.
@@ -71,6 +76,7 @@ pub(super) fn wide_case() -> AttentionCase {
             window: None,
             alibi_slopes: None,
             kv_ranges: None,
+            precision: AttentionPrecision::Bf16,
         },
         rotary_dim: 128,
         pairs: RotaryPairs::HalfSplit,
@@ -190,11 +196,11 @@ pub(super) fn check<B: Backend>(backend: &B, case: AttentionCase) -> Check {
     let steps = case.mixed_steps();
     let got = case.run(backend, &steps);
     let want = case.run(&Reference, &steps);
-    // Other caches may be read with bf16 queries and probabilities: scores then move by about
-    // 2^-8 of |q|·|k|·scale, and outputs by as much of the largest value, which is below 3.
-    let tolerance = match case.format {
-        KvFormat::F32 => 2e-5,
-        KvFormat::BF16 | KvFormat::Int8 | KvFormat::Fp8 => 0.06,
+    // With bf16 queries and probabilities scores move by about 2^-8 of |q|·|k|·scale, and outputs by
+    // as much of the largest value, which is below 3.
+    let tolerance = match (case.format, case.shape.precision) {
+        (KvFormat::F32, _) | (_, AttentionPrecision::F32) => 2e-5,
+        (KvFormat::BF16 | KvFormat::Int8 | KvFormat::Fp8, AttentionPrecision::Bf16) => 0.06,
     };
     for (got, want) in got.iter().zip(&want) {
         compare("append", &got[0], &want[0], |i| 1e-5 * want[0][i].abs().max(1.0))?;
@@ -233,6 +239,7 @@ pub(super) fn check_refusals<B: Backend>(backend: &B) {
         window: None,
         alibi_slopes: None,
         kv_ranges: None,
+        precision: AttentionPrecision::F32,
     };
     let block_tokens = backend.block_tokens();
     let layout = KvLayout {

@@ -9,7 +9,7 @@
 pub(crate) mod schedule;
 
 use crate::cache::CpuCache;
-use crate::element::{Cached, Element};
+use crate::element::{Element, ReadBy};
 use crate::layout::QUAD;
 use crate::panels::accumulate;
 use crate::simd::{Kernel, LANES, Simd};
@@ -141,23 +141,35 @@ pub(crate) struct Attention<'a> {
 }
 
 /// Computes some chunks of a tile and merges them into `scratch.total`.
-pub(crate) struct TileChunks<'a, C: Cached> {
-    pub(crate) attention: &'a Attention<'a>,
-    pub(crate) tile: &'a Tile<'a>,
-    pub(crate) chunks: Range<usize>,
-    pub(crate) scratch: &'a mut Scratch<C::Query>,
+pub(crate) struct TileChunks<'a, C, Q> {
+    attention: &'a Attention<'a>,
+    tile: &'a Tile<'a>,
+    chunks: Range<usize>,
+    scratch: &'a mut Scratch<Q>,
+    marker: PhantomData<C>,
 }
 
-impl<C: Cached> Kernel for TileChunks<'_, C> {
+impl<'a, C, Q> TileChunks<'a, C, Q> {
+    pub(crate) fn new(
+        attention: &'a Attention<'a>,
+        tile: &'a Tile<'a>,
+        chunks: Range<usize>,
+        scratch: &'a mut Scratch<Q>,
+    ) -> Self {
+        Self { attention, tile, chunks, scratch, marker: PhantomData }
+    }
+}
+
+impl<C: ReadBy<Q>, Q: Element> Kernel for TileChunks<'_, C, Q> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { attention, tile, chunks, scratch } = self;
+        let Self { attention, tile, chunks, scratch, .. } = self;
         let head_dim = attention.shape.head_dim;
         scratch.total.reset(head_dim);
         attention.load_queries(tile, &mut scratch.queries);
         for chunk in chunks {
             scratch.chunk.reset(head_dim);
-            let run = ChunkRun::<C, S> { attention, tile, chunk, marker: PhantomData };
+            let run = ChunkRun::<C, Q, S> { attention, tile, chunk, marker: PhantomData };
             // SAFETY: the caller's.
             unsafe {
                 let mut first = 0;
@@ -194,17 +206,17 @@ impl Attention<'_> {
 }
 
 /// One chunk of one tile.
-struct ChunkRun<'a, C, S> {
+struct ChunkRun<'a, C, Q, S> {
     attention: &'a Attention<'a>,
     tile: &'a Tile<'a>,
     chunk: usize,
-    marker: PhantomData<(C, S)>,
+    marker: PhantomData<(C, Q, S)>,
 }
 
-impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
+impl<C: ReadBy<Q>, Q: Element, S: Simd> ChunkRun<'_, C, Q, S> {
     /// Rows `first..first + R` of the tile; returns R.
     #[inline(always)]
-    unsafe fn rows<const R: usize>(&self, first: usize, scratch: &mut Scratch<C::Query>) -> usize {
+    unsafe fn rows<const R: usize>(&self, first: usize, scratch: &mut Scratch<Q>) -> usize {
         // SAFETY: the caller's; the steps share one scratch.
         unsafe {
             if let Some(keys) = self.scores::<R>(first, scratch) {
@@ -219,7 +231,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
 
     /// The blocks' first key positions within `keys`, block by block.
     #[inline(always)]
-    fn blocks(&self, keys: &Range<usize>) -> impl Iterator<Item = (usize, usize)> + use<C, S> {
+    fn blocks(&self, keys: &Range<usize>) -> impl Iterator<Item = (usize, usize)> + use<C, Q, S> {
         let tokens = self.attention.cache.layout.block_tokens;
         (keys.start / tokens..keys.end.div_ceil(tokens)).map(move |block| (block, block * tokens))
     }
@@ -230,7 +242,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
     unsafe fn scores<const R: usize>(
         &self,
         first: usize,
-        scratch: &mut Scratch<C::Query>,
+        scratch: &mut Scratch<Q>,
     ) -> Option<Range<usize>> {
         let shape = self.attention.shape;
         let start = self.chunk * CHUNK;
@@ -262,7 +274,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
         &self,
         first: usize,
         key: usize,
-        scratch: &mut Scratch<C::Query>,
+        scratch: &mut Scratch<Q>,
     ) {
         let Attention { shape, cache, layer, .. } = *self.attention;
         let padded = shape.head_dim.next_multiple_of(LANES);
@@ -302,7 +314,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
 
     /// Scores of row `r` to unnormalised probabilities; records their maximum and sum.
     #[inline(always)]
-    unsafe fn softmax(&self, r: usize, keys: &Range<usize>, scratch: &mut Scratch<C::Query>) {
+    unsafe fn softmax(&self, r: usize, keys: &Range<usize>, scratch: &mut Scratch<Q>) {
         let shape = self.attention.shape;
         let QueryRow { position, head, .. } = self.tile.rows()[r];
         let start = self.chunk * CHUNK;
@@ -325,7 +337,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
             }
             let max = S::largest(max);
             if max == f32::NEG_INFINITY {
-                probabilities.fill(C::Query::default());
+                probabilities.fill(Q::default());
                 return;
             }
             let mut sum = S::splat(0.0);
@@ -337,7 +349,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
                     // The values' scales ride on the probabilities.
                     p = S::mul(p, self.value_scales(key));
                 }
-                C::Query::store::<S>(out.as_mut_ptr(), LANES, p);
+                Q::store::<S>(out.as_mut_ptr(), LANES, p);
             }
             scratch.chunk.max[r] = max;
             scratch.chunk.sum[r] = S::sum(sum);
@@ -363,7 +375,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
         &self,
         first: usize,
         keys: &Range<usize>,
-        scratch: &mut Scratch<C::Query>,
+        scratch: &mut Scratch<Q>,
     ) {
         let panels = self.attention.shape.head_dim.div_ceil(LANES);
         // SAFETY: panels stay within D; `values` holds TILE_ROWS padded rows.
@@ -387,7 +399,7 @@ impl<C: Cached, S: Simd> ChunkRun<'_, C, S> {
         first: usize,
         keys: &Range<usize>,
         panel: usize,
-        scratch: &mut Scratch<C::Query>,
+        scratch: &mut Scratch<Q>,
     ) {
         let Attention { shape, cache, layer, .. } = *self.attention;
         let padded = shape.head_dim.next_multiple_of(LANES);

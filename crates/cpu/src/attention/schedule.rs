@@ -3,11 +3,13 @@
 use super::{Attention, Finish, Partial, QueryRow, Scratch, TILE_ROWS, Tile, TileChunks};
 use crate::cache::{CacheWriter, CpuCache, Slot};
 use crate::cpu::{Cpu, TASK_ELEMENTS, WorkerScratch};
-use crate::element::{Bf16Cached, Cached, Element, F32Cached, Fp8Cached, Int8Cached};
+use crate::element::{Bf16Cached, Element, F32Cached, Fp8Cached, Int8Cached, ReadBy};
 use crate::rowwise::{NormHead, SameRows};
 use crate::tensor::{CpuOperand, CpuTensor, Shared};
 use bantam_backend::reference::{check_attention, check_writes};
-use bantam_backend::{AttentionShape, BackendError, Batch, HeadNorm, KvFormat, LinearInput, Rope};
+use bantam_backend::{
+    AttentionPrecision, AttentionShape, BackendError, Batch, HeadNorm, KvFormat, LinearInput, Rope,
+};
 use bantam_numerics::ActivationFormat;
 use bantam_numerics::reference::rotate;
 
@@ -132,20 +134,42 @@ fn attend_over<O: Element>(
     out: Shared<O>,
     stride: usize,
 ) {
-    match job.cache.layout.format {
-        KvFormat::F32 => attend::<F32Cached, O>(cpu, job, tiles, |s| &mut s.f32, out, stride),
-        KvFormat::BF16 => attend::<Bf16Cached, O>(cpu, job, tiles, |s| &mut s.bf16, out, stride),
-        KvFormat::Int8 => attend::<Int8Cached, O>(cpu, job, tiles, |s| &mut s.bf16, out, stride),
-        KvFormat::Fp8 => attend::<Fp8Cached, O>(cpu, job, tiles, |s| &mut s.bf16, out, stride),
+    use {AttentionPrecision as As, KvFormat as Kv};
+    let run = match (job.cache.layout.format, job.shape.precision) {
+        (Kv::F32, _) => attend::<F32Cached, f32, O>,
+        (Kv::BF16, As::F32) => attend::<Bf16Cached, f32, O>,
+        (Kv::BF16, As::Bf16) => attend::<Bf16Cached, u16, O>,
+        (Kv::Int8, As::F32) => attend::<Int8Cached, f32, O>,
+        (Kv::Int8, As::Bf16) => attend::<Int8Cached, u16, O>,
+        (Kv::Fp8, As::F32) => attend::<Fp8Cached, f32, O>,
+        (Kv::Fp8, As::Bf16) => attend::<Fp8Cached, u16, O>,
+    };
+    run(cpu, job, tiles, out, stride);
+}
+
+/// The type of queries and probabilities.
+trait Query: Element {
+    /// A worker's memory for them.
+    fn scratch(worker: &mut WorkerScratch) -> &mut Scratch<Self>;
+}
+
+impl Query for f32 {
+    fn scratch(worker: &mut WorkerScratch) -> &mut Scratch<f32> {
+        &mut worker.f32
     }
 }
 
-/// Runs all tiles over a cache of format `C`.
-fn attend<C: Cached, O: Element>(
+impl Query for u16 {
+    fn scratch(worker: &mut WorkerScratch) -> &mut Scratch<u16> {
+        &mut worker.bf16
+    }
+}
+
+/// Runs all tiles over a cache of format `C` with queries of type `Q`.
+fn attend<C: ReadBy<Q>, Q: Query, O: Element>(
     cpu: &Cpu,
     attention: &Attention<'_>,
     tiles: &[Tile<'_>],
-    scratch: impl Fn(&mut WorkerScratch) -> &mut Scratch<C::Query> + Sync,
     out: Shared<O>,
     stride: usize,
 ) {
@@ -159,9 +183,9 @@ fn attend<C: Cached, O: Element>(
         cpu.pool().run(tiles.len(), |worker, task| {
             let tile = &tiles[task];
             let mut worker = cpu.scratch(worker);
-            let scratch = scratch(&mut worker);
+            let scratch = Q::scratch(&mut worker);
             let chunks = tile.chunks(shape);
-            cpu.run(TileChunks::<C> { attention, tile, chunks, scratch: &mut *scratch });
+            cpu.run(TileChunks::<C, Q>::new(attention, tile, chunks, scratch));
             finish(tile, &scratch.total);
         });
         return;
@@ -176,8 +200,8 @@ fn attend<C: Cached, O: Element>(
     cpu.pool().run(tasks.len(), |worker, task| {
         let (tile, chunk) = tasks[task];
         let mut worker = cpu.scratch(worker);
-        let scratch = scratch(&mut worker);
-        cpu.run(TileChunks::<C> { attention, tile, chunks: chunk..chunk + 1, scratch });
+        let scratch = Q::scratch(&mut worker);
+        cpu.run(TileChunks::<C, Q>::new(attention, tile, chunk..chunk + 1, scratch));
         // SAFETY: partial number `task` is this task's alone.
         let partial = unsafe { &mut *all.get().add(task) };
         std::mem::swap(partial, &mut scratch.total);

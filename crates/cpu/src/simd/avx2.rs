@@ -288,6 +288,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn widen(pairs: Self::Pairs) -> [F; 2] {
+        let [low, high] = unsafe { [split(pairs[0]), split(pairs[1])] };
+        [[low[0], high[0]], [low[1], high[1]]]
+    }
+    #[inline(always)]
     unsafe fn store_pairs(to: *mut u16, pairs: Self::Pairs) {
         unsafe {
             _mm256_storeu_si256(to.cast(), pairs[0]);

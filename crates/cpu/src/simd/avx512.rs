@@ -174,6 +174,14 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn widen(pairs: __m512i) -> [__m512; 2] {
+        unsafe {
+            let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
+            let second = _mm512_and_si512(pairs, upper);
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(second)]
+        }
+    }
+    #[inline(always)]
     unsafe fn store_pairs(to: *mut u16, pairs: __m512i) {
         unsafe { _mm512_storeu_si512(to.cast(), pairs) }
     }

@@ -75,6 +75,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn pairs_e4m3(from: *const u8) -> Self::Pairs;
     /// 32 bytes of nibbles, level + 8 each: the low ones, then the high ones.
     unsafe fn pairs_i4(from: *const u8) -> [Self::Pairs; 2];
+    /// The first and the second of each pair, as f32.
+    unsafe fn widen(pairs: Self::Pairs) -> [Self::F; 2];
     /// Writes 32 × bf16.
     unsafe fn store_pairs(to: *mut u16, pairs: Self::Pairs);
     /// Two bf16 for every lane.

@@ -140,6 +140,10 @@ impl Simd for Scalar {
         ]
     }
     #[inline(always)]
+    unsafe fn widen(pairs: Self::Pairs) -> [F; 2] {
+        [pairs.map(|pair| widen(pair[0])), pairs.map(|pair| widen(pair[1]))]
+    }
+    #[inline(always)]
     unsafe fn store_pairs(to: *mut u16, pairs: Self::Pairs) {
         unsafe { to.cast::<Self::Pairs>().write_unaligned(pairs) }
     }
