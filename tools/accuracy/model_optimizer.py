@@ -47,6 +47,7 @@ def main():
     for recipe in names or RECIPES:
         config = with_groups_of_64(getattr(mtq, RECIPES[recipe]))
         model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+        model.config.architectures = [type(model).__name__]  # a GGUF file does not say; the export asks
         started = time.time()
         with torch.no_grad():
             mtq.quantize(model, config, lambda model: [model(row) for row in rows])

@@ -61,11 +61,15 @@ pub fn write_companions(
     write_json(&folder.join("config.json"), &config)
 }
 
+/// Whether a file of a model's folder holds weights or lists them, by its name.
+#[must_use]
+pub fn holds_weights(name: &str) -> bool {
+    WEIGHTS.iter().any(|ending| name.ends_with(ending))
+}
+
 /// Copies the files of a folder that hold no weights.
 fn copy_files(from: &Path, to: &Path) -> Result<(), CheckpointError> {
-    let kept = |name: &String| {
-        !REPLACED.contains(&name.as_str()) && !WEIGHTS.iter().any(|ending| name.ends_with(ending))
-    };
+    let kept = |name: &String| !REPLACED.contains(&name.as_str()) && !holds_weights(name);
     for name in file_names(from)?.into_iter().filter(kept) {
         let path = from.join(&name);
         if path.is_file() {

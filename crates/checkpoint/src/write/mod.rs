@@ -10,12 +10,11 @@ mod scales;
 mod shards;
 
 use bantam_backend::QuantizedLinear;
-use bantam_numerics::{ActivationFormat, KvFormat, KvRanges, QuantScheme};
+use bantam_numerics::{ActivationFormat, Group, KvFormat, KvRanges, QuantScheme, WeightFormat};
 use serde_json::Value;
 
 use crate::CheckpointError;
-pub use companions::write_companions;
-pub use companions::write_json;
+pub use companions::{holds_weights, write_companions, write_json};
 pub use shards::{OwnedTensor, ShardWriter};
 
 /// The format of a quantized checkpoint.
@@ -81,6 +80,42 @@ impl Dialect {
             Self::CompressedTensors => compressed_tensors::Form::new(layer).map(drop),
             Self::ModelOpt => modelopt::Algorithm::new(layer).map(drop),
         }
+    }
+
+    /// Bytes of the tensors of a layer `[n, k]` at most, before there is one.
+    ///
+    /// ```
+    /// use bantam_checkpoint::Dialect;
+    /// use bantam_numerics::QuantScheme;
+    /// let bytes = Dialect::CompressedTensors.layer_bytes(QuantScheme::int4(128, true), 512, 1024);
+    /// assert!((256 << 10..280 << 10).contains(&bytes));
+    /// ```
+    #[must_use]
+    pub fn layer_bytes(self, scheme: QuantScheme, n: usize, k: usize) -> u64 {
+        /// The shape, scales of the input.
+        const SMALL: usize = 64;
+        let groups = |group| match group {
+            Group::PerChannel => 1,
+            Group::Of(size) => k / size,
+        };
+        // Scales are f32 at most; zero points are levels, packed by eight rows.
+        let integers = |row: usize, groups: usize, symmetric: bool| {
+            n * row + 4 * n * groups + if symmetric { 0 } else { n.next_multiple_of(8) * groups }
+        };
+        let codes = match scheme.weight {
+            WeightFormat::F32 => 4 * n * k,
+            WeightFormat::BF16 => 2 * n * k,
+            WeightFormat::Int8 { group } => integers(k.next_multiple_of(4), groups(group), true),
+            WeightFormat::Int4 { group, symmetric } => {
+                integers(4 * k.div_ceil(8), groups(group), symmetric)
+            }
+            WeightFormat::Fp8 { block } => {
+                let (along_n, along_k) = block.grid(n, k);
+                n * k + 4 * along_n * along_k
+            }
+        };
+        let factors = if self == Self::ModelOpt { 4 * k } else { 0 };
+        (codes + factors + SMALL) as u64
     }
 
     /// The tensors of a layer, under their names. A bias is not among them: it is copied.

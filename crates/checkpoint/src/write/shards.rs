@@ -84,6 +84,9 @@ struct Shard {
 }
 
 impl ShardWriter {
+    /// Bytes of a shard that are not its tensors.
+    pub const SHARD_OVERHEAD: u64 = HEADER_ROOM as u64;
+
     /// Makes the folder. A shard is closed before it would exceed `max_shard_bytes`, unless a single
     /// tensor does.
     ///
@@ -217,6 +220,16 @@ impl ShardWriter {
         let round = |value: &f32| bf16::from_f32(*value).to_le_bytes();
         let bytes: Vec<u8> = values.iter().flat_map(round).collect();
         self.push(tensor.name, DType::BF16, tensor.shape, &bytes)
+    }
+
+    /// Bytes that [`copy`](Self::copy) writes.
+    #[must_use]
+    pub fn copied_bytes(tensor: &TensorView<'_>) -> u64 {
+        if let (Encoding::Scalar(_), RowOrder::Plain) = (tensor.encoding, tensor.row_order) {
+            return tensor.bytes().len() as u64;
+        }
+        let elements: usize = tensor.shape.iter().product();
+        (elements * if tensor.shape.len() < 2 { 4 } else { 2 }) as u64
     }
 
     /// Closes the open shard, so that what was pushed outlives the process; a

@@ -210,12 +210,13 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
         save_every: SAVE_EVERY,
     };
     // Before a calibration text is written.
-    job.check()?;
+    let needs = search.is_some() || plan.needs_calibration();
+    let calibration_tokens = if needs { args.calibration.tokens() } else { 0 };
+    job.check(calibration_tokens)?;
     for plan in search.iter().flat_map(FormatSearch::plans) {
-        Job { plan, ..job }.check()?;
+        Job { plan, ..job }.check(calibration_tokens)?;
     }
     let device = args.device.open()?;
-    let needs = search.is_some() || plan.needs_calibration();
     let calibration =
         if needs { args.calibration.sequences(&model, &device)? } else { Calibration::default() };
     job.calibration = &calibration;
@@ -309,6 +310,11 @@ impl QuantizeArgs {
 }
 
 impl CalibrationArgs {
+    /// Tokens that are asked for.
+    fn tokens(&self) -> usize {
+        self.samples.saturating_mul(self.seq_len)
+    }
+
     /// Reads the text, or lets the model write it.
     fn sequences(&self, model: &OpenModel, device: &Device) -> anyhow::Result<Calibration> {
         let longest = model.arch.sizes.max_positions;
