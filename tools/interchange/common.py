@@ -10,7 +10,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIXTURES = REPOSITORY / "crates/model/tests/fixtures/interchange"
@@ -55,6 +58,13 @@ BLOCKS = {"layers": 1, "hidden": 128, "inner": 256, "kv_heads": 4}
 def calibration() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(21)
     return [torch.randint(0, VOCABULARY, (1, 32), generator=generator) for _ in range(8)]
+
+
+def processor():
+    """A tokenizer, of the words `0`, `1`, …."""
+    inner = Tokenizer(WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="0")
 
 
 @torch.no_grad()

@@ -2,25 +2,18 @@
 
     python tools/interchange/compressed_tensors_cases.py [NAME ...]
 
-`golden.json` is the forward pass of the folder loaded by transformers with compressed-tensors, weights
-decompressed to float32: quantized inputs are fake-quantized by the tool itself.
+`golden.json` is the forward pass of the folder loaded by `loader.py`.
 """
 
 import importlib.metadata
 import sys
 
 import torch
-from common import BLOCKS, VOCABULARY, calibration, fresh, logits, save_golden, tiny_llama
-from compressed_tensors.compressors.quantized_compressors.pack_quantized import unpack_from_int32
+from common import BLOCKS, calibration, fresh, logits, processor, save_golden, tiny_llama
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from compressed_tensors.quantization.lifecycle.forward import dequantize, fake_quantize
-from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedTokenizerFast
+from loader import load
 
 TOOL = " ".join(
     f"{name} {importlib.metadata.version(name)}" for name in ("llmcompressor", "compressed-tensors")
@@ -77,64 +70,7 @@ def quantize(name, weights, inputs, modifier=QuantizationModifier, kv=None, targ
         oneshot(model=model, recipe=recipe, pipeline="datafree")
     folder = fresh(name)
     model.save_pretrained(folder, save_compressed=True)
-    if weights.strategy == "block" or weights.actorder == "group":
-        loaded = decompressed(folder, weights, inputs, **sizes)
-    else:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            torch_dtype=torch.float32,
-            quantization_config=CompressedTensorsConfig(run_compressed=False),
-        ).eval()
-        torch.nn.Module.float(loaded)
-        # The weights are decompressed; fake-quantizing them again fails on packed zero points.
-        for scheme in {id(s): s for s in schemes(loaded)}.values():
-            scheme.weights = None
-            if scheme.input_activations == INT8_TOKEN:
-                scheme.input_activations = None
-        if inputs == INT8_TOKEN:
-            for module in linears(loaded):
-                module.register_forward_pre_hook(per_token_as_vllm)
-    save_golden(folder, logits(loaded), TOOL)
-
-
-def schemes(model):
-    found = (getattr(module, "quantization_scheme", None) for module in model.modules())
-    return [scheme for scheme in found if scheme]
-
-
-def linears(model):
-    return [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
-
-
-def decompressed(folder, weights, inputs, **sizes):
-    """The model with weights by the tool's own functions, for folders that its loader fails on (0.13)."""
-    model, stored = tiny_llama(**sizes), load_file(folder / "model.safetensors")
-    for name, module in model.named_modules():
-        scale = stored.get(f"{name}.weight_scale")
-        if scale is None:
-            continue
-        if f"{name}.weight_packed" in stored:
-            shape = torch.Size(stored[f"{name}.weight_shape"])
-            codes = unpack_from_int32(stored[f"{name}.weight_packed"], 4, shape)
-        else:
-            codes = stored[f"{name}.weight"]
-        g_idx = stored.get(f"{name}.weight_g_idx")
-        module.weight.data = dequantize(codes, scale.float(), args=weights, g_idx=g_idx).float()
-        if inputs is not None:
-
-            def quantized(module, x):
-                scale, zero = compute_dynamic_scales_and_zp(x[0], inputs, module)
-                return (fake_quantize(x[0], scale, zero, inputs),)
-
-            module.register_forward_pre_hook(quantized)
-    return model
-
-
-def per_token_as_vllm(module, inputs):
-    """Rounds as the kernels that run these folders: by amax/127, where the tool simulates amax/127.5."""
-    x = inputs[0]
-    scale = x.abs().amax(-1, keepdim=True) / 127
-    return ((x / scale).round().clamp(-128, 127) * scale,)
+    save_golden(folder, logits(load(folder)), TOOL)
 
 
 def dataset():
@@ -142,13 +78,6 @@ def dataset():
 
     rows = [ids[0].tolist() for ids in calibration()]
     return Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(r) for r in rows]})
-
-
-def processor():
-    """A tokenizer, which calibration asks for and does not use."""
-    words = {str(i): i for i in range(VOCABULARY)}
-    inner = Tokenizer(WordLevel(words, unk_token="0"))
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="0")
 
 
 def main():

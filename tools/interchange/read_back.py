@@ -1,38 +1,88 @@
 """Loads folders that Bantam wrote in transformers with compressed-tensors, and compares logits.
 
-    python tools/interchange/read_back.py source FOLDER        # makes the tiny model to quantize
-    cargo run -p bantam-model --example write_quantized -- FOLDER OUT
-    python tools/interchange/read_back.py OUT                  # largest relative error of each folder
+    python tools/interchange/read_back.py FOLDER
+
+Quantizes the tiny model in FOLDER, by the recipes of `bantam quantize` and to nearest in formats that no
+recipe has, and prints the largest difference of a logit in units of the largest logit. Ours are those of
+the reference back end in float32.
 """
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
-from common import logits, tiny_llama
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+from common import REPOSITORY, TOKENS, VOCABULARY, logits, processor, tiny_llama
+from loader import load
+
+# Groups of 64 and 128 beside each other, and more than one decoder layer.
+SIZES = {"hidden": 192, "inner": 256, "layers": 2, "kv_heads": 2}
+# Whole blocks of 128×128: the tool takes no others.
+BLOCKS = {"hidden": 256, "inner": 384, "layers": 2, "kv_heads": 2}
+
+RECIPES = {
+    "int8_wo": [],
+    "int8_sq": [],
+    "int8_sq-kv-int8": ["--kv", "int8"],
+    "int4_wo": [],
+    "int4_awq": [],
+    "int4_gptq": [],
+    "w4a8_int8": [],
+    "fp8": [],
+    "fp8-kv-fp8": ["--kv", "fp8"],
+    "fp8_pc_pt": [],
+    "fp8_block": [],
+    "kv_only": [],
+}
+
+
+def binary(name, *arguments):
+    """What a program of the workspace prints."""
+    command = [REPOSITORY / "target/debug" / name, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
+def sources(folder):
+    """The models to quantize, and the text to calibrate with."""
+    for name, sizes in (("grouped", SIZES), ("blocks", BLOCKS)):
+        tiny_llama(torch.bfloat16, **sizes).save_pretrained(folder / name)
+        processor().save_pretrained(folder / name)
+    generator = torch.Generator().manual_seed(22)
+    words = torch.randint(0, VOCABULARY, (1024,), generator=generator).tolist()
+    text = folder / "text.txt"
+    text.write_text(" ".join(map(str, words)))
+    return folder / "grouped", folder / "blocks", text
+
+
+def write(folder):
+    """Every folder that is to be read back."""
+    grouped, blocks, text = sources(folder)
+    formats = folder / "formats"
+    binary("examples/write_quantized", grouped, formats)
+    yield from sorted(formats.iterdir())
+    for name, options in RECIPES.items():
+        recipe = name.split("-")[0]
+        source = blocks if recipe == "fp8_block" else grouped
+        out = folder / name
+        calibration = ["--calibration", text, "--seq-len", "32", "--samples", "32"]
+        options = ["--recipe", recipe, "--output", out, "--no-eval", *calibration, *options]
+        binary("bantam", "quantize", source, *options)
+        yield out
 
 
 def main():
-    if sys.argv[1] == "source":
-        tiny_llama(torch.bfloat16).save_pretrained(sys.argv[2])
-        return
+    packages = ["-p", "bantam-cli", "-p", "bantam-model"]
+    subprocess.run(
+        ["cargo", "build", "-q", *packages, "--bins", "--examples"], cwd=REPOSITORY, check=True
+    )
     worst = 0.0
-    for folder in sorted(Path(sys.argv[1]).iterdir()):
-        want = torch.tensor(json.loads((folder / "golden.json").read_text())["logits"])
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            torch_dtype=torch.float32,
-            quantization_config=CompressedTensorsConfig(run_compressed=False),
-        ).eval()
-        torch.nn.Module.float(model)
-        for module in model.modules():
-            if getattr(module, "quantization_scheme", None):
-                module.quantization_scheme.weights = None
-        error = ((logits(model) - want).abs().max() / want.abs().max()).item()
+    for folder in write(Path(sys.argv[1])):
+        ours = torch.tensor(json.loads(binary("examples/logits", folder, *TOKENS)))
+        theirs = logits(load(folder))
+        error = ((ours - theirs).abs().max() / theirs.abs().max()).item()
         worst = max(worst, error)
-        print(f"{folder.name:20} {error:.2e}")
+        print(f"{folder.name:20} {error:.1e}", flush=True)
     assert worst <= 1e-3, worst
 
 

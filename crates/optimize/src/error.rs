@@ -59,6 +59,22 @@ pub enum OptimizeError {
     /// A checkpoint that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A disk without room for what a run writes.
+    #[error(
+        "{}: {} MiB of disk are needed and {} MiB are free; make room, or give a folder on another \
+         disk with --output",
+        folder.display(),
+        needed.div_ceil(1 << 20),
+        free >> 20
+    )]
+    DiskFull {
+        /// The folder to write.
+        folder: PathBuf,
+        /// Bytes that the run takes at most.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// A file beside the checkpoint.
     #[error("{}: {source}", path.display())]
     Io {

@@ -84,12 +84,13 @@ pub fn partial_folder(folder: &Path) -> PathBuf {
 }
 
 impl Job<'_> {
-    /// Refuses what can be known to fail, without reading weights.
+    /// Refuses what can be known to fail, without reading weights; so many tokens will be calibrated
+    /// with.
     ///
     /// # Errors
     /// If the folder exists, an earlier run was not finished, the dialect cannot say what the plan
-    /// makes, or the model is quantized already.
-    pub fn check(&self) -> Result<(), OptimizeError> {
+    /// makes, the model is quantized already, or the disk has no room for the result.
+    pub fn check(&self, calibration_tokens: usize) -> Result<(), OptimizeError> {
         if self.folder.exists() {
             return Err(OptimizeError::FolderExists { folder: self.folder.to_path_buf() });
         }
@@ -103,11 +104,11 @@ impl Job<'_> {
         if partial.exists() && !self.resume {
             return Err(OptimizeError::Unfinished { folder: partial });
         }
-        Ok(())
+        self.check_disk(calibration_tokens)
     }
 
     /// The layers that will be quantized, as the configuration lists them.
-    fn layers(&self) -> Vec<LayerScheme> {
+    pub(crate) fn layers(&self) -> Vec<LayerScheme> {
         let blocks = self.plan.blocks.iter().enumerate();
         let sites =
             blocks.flat_map(|(layer, sites)| self.arch.linears(layer).into_iter().zip(sites));
@@ -123,25 +124,6 @@ impl Job<'_> {
         parts.collect()
     }
 
-    /// Bytes of memory that the run takes at most, the mapped checkpoint not counted.
-    #[must_use]
-    pub fn peak_bytes(&self) -> u64 {
-        let linears = self.arch.linears(0);
-        let elements: u64 = linears.iter().map(|linear| (linear.n * linear.k) as u64).sum();
-        let largest = linears.iter().map(|linear| (linear.n * linear.k) as u64).max().unwrap_or(0);
-        let squares: u64 = linears.iter().map(|linear| (linear.k * linear.k) as u64).sum();
-        let widest = linears.iter().map(|linear| linear.n.max(linear.k)).max().unwrap_or(0) as u64;
-        let tokens = self.calibration.tokens() as u64;
-        let longest = self.calibration.longest() as u64;
-        // Weights as read, on the device, and decoded again; of the widest layer a few trial copies.
-        let weights = 4 * (3 * elements + 6 * largest);
-        let calibrated = u64::from(self.plan.needs_calibration());
-        let statistics = calibrated * 4 * (3 * squares + 528 * widest * 4);
-        let stream = calibrated * 4 * self.arch.sizes.hidden as u64 * (tokens + longest);
-        let workspace = calibrated * 4 * longest * widest * 6;
-        weights + statistics + stream + workspace + (64 << 20)
-    }
-
     /// Quantizes the model and writes the folder; it appears when it is complete.
     ///
     /// # Errors
@@ -152,7 +134,7 @@ impl Job<'_> {
         backend: &B,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Report, OptimizeError> {
-        self.check()?;
+        self.check(self.calibration.tokens())?;
         if self.plan.needs_calibration() && self.calibration.sequences.is_empty() {
             return Err(OptimizeError::NoCalibration { recipe: self.recipe.name.clone() });
         }
@@ -352,12 +334,14 @@ impl Job<'_> {
                 writer.copy(&tensor)?;
             }
         }
-        let head = self.arch.names.head.to_owned();
+        // ModelOpt lists the embedding too.
+        let embedding = (self.dialect == Dialect::ModelOpt).then_some(self.arch.names.embedding);
+        let ends = std::iter::once(self.arch.names.head).chain(embedding).map(str::to_owned);
         let kept = (0..self.arch.sizes.layers).flat_map(|layer| {
             let sites = self.arch.linears(layer).into_iter().zip(&self.plan.blocks[layer]);
             sites.filter(|(_, treatment)| treatment.is_none()).flat_map(|(linear, _)| linear.parts)
         });
-        let kept: Vec<String> = kept.map(|part| part.module).chain(std::iter::once(head)).collect();
+        let kept: Vec<String> = kept.map(|part| part.module).chain(ends).collect();
         let files = self.dialect.files(&layers, &kept, self.plan.kv)?;
         write_companions(self.checkpoint, writer.folder(), Some(&files))?;
         Ok(writer.finish()?)
