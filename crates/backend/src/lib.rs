@@ -18,5 +18,6 @@ pub use batch::{Batch, BatchError, Span};
 pub use error::BackendError;
 pub use input::{LinearInput, QuantizedLinear};
 pub use ops::{
-    AttentionPrecision, AttentionShape, Backend, FeedForward, HeadNorm, KvLayout, Norm, NormKind, Rope, Store,
+    AttentionPrecision, AttentionShape, Backend, FeedForward, HeadNorm, KvLayout, Norm, NormKind,
+    Rope, Store,
 };

@@ -5,9 +5,8 @@
 //! multiplications where they are bound by arithmetic (256 rows).
 
 use bantam_backend::{
-    AttentionPrecision,
-    AttentionShape, Backend, Batch, FeedForward, KvFormat, KvLayout, LinearInput, Norm, NormKind,
-    Rope, Store,
+    AttentionPrecision, AttentionShape, Backend, Batch, FeedForward, KvFormat, KvLayout,
+    LinearInput, Norm, NormKind, Rope, Store,
 };
 use bantam_cpu::{Cpu, CpuOptions, Isa};
 use bantam_numerics::reference::{Activation, RotaryPairs};

@@ -114,7 +114,8 @@ fn sample_bytes(linear: &StoredLinear, treatment: &Treatment) -> u64 {
 
 /// What finding factors, rounding and measuring a site takes at most, beside what it leaves.
 fn working_bytes(linear: &StoredLinear, treatment: &Treatment, calibrated: bool) -> u64 {
-    let (n, k, weights, square) = (linear.n as u64, linear.k as u64, elements(linear), square(linear));
+    let (n, k, weights, square) =
+        (linear.n as u64, linear.k as u64, elements(linear), square(linear));
     // Codes one by one, packed, and by parts.
     let nearest = 3 * weights;
     if !calibrated {

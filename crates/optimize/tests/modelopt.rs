@@ -99,7 +99,8 @@ fn folders_are_like_those_of_the_tool() {
         }
         let plan = QuantizationPlan::new(&recipe, &arch).unwrap();
         let sequences = (0..8).map(|s| (0..32).map(|t| (t * t * 7 + s * 13) % 128).collect());
-        let calibration = Calibration { source: "a test".to_owned(), sequences: sequences.collect() };
+        let calibration =
+            Calibration { source: "a test".to_owned(), sequences: sequences.collect() };
         let folder = out.join("ours");
         let job = Job {
             checkpoint: &checkpoint,
@@ -115,7 +116,8 @@ fn folders_are_like_those_of_the_tool() {
         };
         job.run(&cpu, &mut |_| {}).unwrap();
         assert_eq!(tensors(&folder), tensors(&fixture(name)), "{name}");
-        let ([config, more], [config_of_tool, more_of_tool]) = (words(&folder), words(&fixture(name)));
+        let ([config, more], [config_of_tool, more_of_tool]) =
+            (words(&folder), words(&fixture(name)));
         assert_eq!(more, more_of_tool, "{name}");
         // The configuration also says what the tool leaves to the other file.
         for (key, value) in config_of_tool.as_object().unwrap() {

@@ -4,7 +4,8 @@ use super::input::{self, InputCase};
 use super::{Check, compare, noise, tensor};
 use crate::reference::Reference;
 use crate::{
-    AttentionPrecision, AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, KvRanges, Rope,
+    AttentionPrecision, AttentionShape, Backend, Batch, HeadNorm, KvFormat, KvLayout, KvRanges,
+    Rope,
 };
 use bantam_numerics::ActivationFormat;
 use bantam_numerics::reference::RotaryPairs;
