@@ -1,5 +1,7 @@
 //! Running the built binary.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -45,7 +47,6 @@ pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Finished {
 
 impl Finished {
     /// The JSON document that is the whole of standard output.
-    #[allow(dead_code)] // not every test file needs it
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.stdout.lines().count(), 1, "{}{}", self.stdout, self.stderr);
         serde_json::from_str(&self.stdout).unwrap()
