@@ -38,7 +38,6 @@ pub(crate) fn run(arguments: &[&str]) -> Finished {
 }
 
 /// Runs to the end with a text on standard input.
-#[allow(dead_code)] // not every test file needs it
 pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Finished {
     let mut child = bantam(arguments).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -53,7 +52,6 @@ impl Finished {
     }
 
     /// The message of a run that failed: one line on standard error and nothing on standard output.
-    #[allow(dead_code)] // not every test file needs it
     pub(crate) fn refusal(&self) -> &str {
         assert_eq!(self.code, Some(1), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.stdout, "");
@@ -66,7 +64,6 @@ impl Finished {
 }
 
 /// A fresh folder for one test.
-#[allow(dead_code)] // not every test file needs it
 pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&folder);
@@ -75,7 +72,6 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 }
 
 /// A tiny random checkpoint of the model crate's tests; it has no tokenizer.
-#[allow(dead_code)] // not every test file needs it
 pub(crate) fn tiny_checkpoint() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data/tiny/llama-gqa")
 }
