@@ -3,6 +3,7 @@
 //! Thin on purpose: each command is a file that turns arguments into calls of the library crates and
 //! results into text or JSON. Results go to standard output, everything else to standard error.
 
+mod advise;
 mod architecture;
 mod bench;
 mod bench_serve;
@@ -46,6 +47,7 @@ Examples:
   bantam run smollm2
   bantam run smollm2 --prompt 'Name three rivers.' --dtype int4
   bantam serve smollm2
+  bantam advise smollm2 --batch 16
   bantam quantize smollm2 --recipe int8_sq --output smollm2-int8
   bantam eval smollm2@int8 smollm2@int4 --against smollm2
 
@@ -60,6 +62,7 @@ enum Command {
     Run(run::RunArgs),
     Serve(serve::ServeArgs),
     Inspect(inspect::InspectArgs),
+    Advise(advise::AdviseArgs),
     Quantize(quantize::QuantizeArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Advise(args) => advise::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(args),

@@ -5,6 +5,7 @@
 //! that input, its [`InputStatistics`]. Matrix products run on any
 //! [`Backend`](bantam_backend::Backend); loops over rows run on all processors.
 
+pub mod advice;
 mod awq;
 mod calibration;
 mod calibrators;

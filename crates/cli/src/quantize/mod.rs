@@ -158,7 +158,8 @@ fn parse_group(text: &str) -> Result<GroupChoice, String> {
     size.map(GroupChoice::Of).ok_or_else(|| "expected a multiple of 4 from 4, or auto".to_owned())
 }
 
-fn parse_kv(text: &str) -> Result<KvKind, String> {
+/// Reads the format of a calibrated cache.
+pub(crate) fn parse_kv(text: &str) -> Result<KvKind, String> {
     match text {
         "fp8" => Ok(KvKind::Fp8),
         "int8" => Ok(KvKind::Int8),
