@@ -212,6 +212,18 @@ pub enum CheckpointError {
         /// Each route tried and why it failed.
         tried: Vec<String>,
     },
+    /// The name of a data set that led nowhere.
+    #[error(
+        "cannot find data set `{}`: {}; pass the folder that holds it",
+        printable(name),
+        printable(tried.join("; "))
+    )]
+    NoDataSet {
+        /// The name asked for.
+        name: String,
+        /// Each route tried and why it failed.
+        tried: Vec<String>,
+    },
     /// An output path that is taken.
     #[error("{}: exists; choose another output folder or remove it", printable(path.display()))]
     Exists {

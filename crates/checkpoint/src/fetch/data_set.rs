@@ -55,7 +55,7 @@ impl Locations {
         set: DataSet<'_>,
         progress: &mut dyn FnMut(FetchEvent),
     ) -> Result<PathBuf, CheckpointError> {
-        let unresolved = |tried| CheckpointError::Unresolved { name: set.name.to_owned(), tried };
+        let unresolved = |tried| CheckpointError::NoDataSet { name: set.name.to_owned(), tried };
         let Some(repository) = RepositoryName::parse(set.name) else {
             let tried = ["no such folder", "not a hub name org/name"].map(str::to_owned);
             return Err(unresolved(tried.to_vec()));

@@ -272,8 +272,9 @@ impl Client<'_> {
             return Err(RequestError::CannotResume);
         }
         let complaint = String::from_utf8_lossy(&end.stderr);
-        let one_line = complaint.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-        Err(RequestError::Failed(format!("{address}: {}", one_line.trim())))
+        let mut lines: Vec<_> = complaint.lines().map(str::trim).collect();
+        lines.dedup(); // each attempt says why it failed
+        Err(RequestError::Failed(format!("{address}: {}", lines.join(" ").trim())))
     }
 
     /// curl's options as a configuration file, which keeps the token out of the process list. curl

@@ -229,6 +229,10 @@ fn figures_are_the_documented_ones() {
     for line in table.lines().take_while(|line| !line.starts_with("## ")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, recipe, _, _, percent, ..] = cells[..] else { continue };
+        // With its sign: other tables of the section have other columns.
+        if !percent.starts_with(['+', '−']) {
+            continue;
+        }
         let Ok(percent) = percent.replace('−', "-").parse::<f64>() else { continue };
         let Some(candidate) = advice.candidates.iter().find(|c| c.recipe == recipe) else {
             continue;
