@@ -180,7 +180,8 @@ impl Site<'_> {
         let rounding = Rounding::new(format);
         line += &format!("least squares {:.2e}  ", self.nearest(rounding, plain, None)?);
         let clipped = clip(self.cpu, self.weight, gram, rounding, ACTIVATION)?.decode();
-        println!("{line}clip {:.2e}", self.error.relative(self.weight, &clipped)?);
+        let [error] = self.error.relative(self.weight, [&clipped])?;
+        println!("{line}clip {error:.2e}");
         let mut line = "                ".to_owned();
         for (range, name) in [(RangeRule::Max, "max"), (RangeRule::LeastSquares, "least squares")] {
             let rounding = Rounding { range, ..rounding };
@@ -267,6 +268,6 @@ impl Site<'_> {
                 row.iter_mut().zip(factors).for_each(|(value, p)| *value *= p);
             }
         }
-        self.error.relative(self.weight, &values)
+        self.error.relative(self.weight, [&values]).map(|[error]| error)
     }
 }

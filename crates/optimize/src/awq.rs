@@ -33,10 +33,10 @@ pub struct AwqOptions {
 }
 
 impl AwqOptions {
-    /// 20 steps, no ties, 1024 rows.
+    /// 20 steps, no ties, 512 rows.
     #[must_use]
     pub const fn new(rounding: Rounding) -> Self {
-        Self { rounding, steps: 20, ties: None, judged_rows: 1024 }
+        Self { rounding, steps: 20, ties: None, judged_rows: 512 }
     }
 }
 

@@ -42,8 +42,8 @@ pub struct FactorSearch {
 }
 
 impl FactorSearch {
-    /// Tries no factors, every other of `steps` exponents of each formula, then the neighbours of the
-    /// best: the error has one valley.
+    /// Tries no factors, every fourth of `steps` exponents of each formula, then those between the best
+    /// and its neighbours: the error has one valley.
     pub(crate) fn run(
         magnitudes: &ChannelMagnitudes,
         formulas: &[FactorFormula],
@@ -61,14 +61,18 @@ impl FactorSearch {
         };
         let (mut step, mut best) = attempt(FactorFormula::None, 0)?;
         for &formula in formulas {
-            for coarse in (0..=steps).step_by(2) {
+            for coarse in (0..=steps).step_by(4) {
                 (step, best) = attempt(formula, coarse)?;
             }
         }
-        if best.formula != FactorFormula::None {
-            let neighbours = [step.checked_sub(1), Some(step + 1).filter(|next| *next <= steps)];
-            for neighbour in neighbours.into_iter().flatten() {
-                (_, best) = attempt(best.formula, neighbour)?;
+        for distance in [2, 1] {
+            if best.formula == FactorFormula::None {
+                break;
+            }
+            let above = Some(step + distance).filter(|next| *next <= steps);
+            let between = [step.checked_sub(distance), above];
+            for next in between.into_iter().flatten() {
+                (step, best) = attempt(best.formula, next)?;
             }
         }
         let factors = magnitudes.factors(best.formula, best.alpha);
@@ -132,7 +136,7 @@ mod tests {
         let found = FactorSearch::run(&magnitudes, &[FactorFormula::Plain], 20, error).unwrap();
         assert_eq!(found.trials[0].formula, FactorFormula::None);
         assert!((found.best.alpha - 0.65).abs() < 1e-6, "{:?}", found.best);
-        assert_eq!(found.trials.len(), 1 + 11 + 2);
+        assert_eq!(found.trials.len(), 1 + 6 + 2 + 2);
         assert!((found.factors[0] * found.factors[1] - 1.0).abs() < 1e-6, "{:?}", found.factors);
         let none = FactorSearch::run(&magnitudes, &[FactorFormula::Duo], 20, |p| {
             Ok(f64::from((p[0] - 1.0).abs()))

@@ -93,8 +93,9 @@ const ROWS: usize = 16;
 /// let nearest =
 ///     round_to_nearest(weight, options.rounding, ActivationFormat::BF16, Some(&gram.diagonal()))?;
 /// let mut error = OutputError::new(&Reference, &gram)?;
-/// let made = error.relative(weight, &made.linear.weight.decode())?;
-/// assert!(made <= error.relative(weight, &nearest.decode())?);
+/// let changed = [&*made.linear.weight.decode(), &*nearest.decode()];
+/// let [of_gptq, of_nearest] = error.relative(weight, changed)?;
+/// assert!(of_gptq <= of_nearest);
 /// # Ok::<(), bantam_optimize::OptimizeError>(())
 /// ```
 pub fn gptq(

@@ -10,9 +10,11 @@ use crate::treat::needed_statistics;
 use crate::{FactorMethod, RoundMethod, Treatment};
 
 /// The program itself, its tables and buffers of files.
-const PROGRAM: u64 = 24 << 20;
-/// Rows that a product of matrices takes at a time, and those that candidates are judged on.
+const PROGRAM: u64 = 32 << 20;
+/// Rows that a product of matrices takes at a time.
 const ROWS: u64 = 1024;
+/// Rows that candidates of AWQ are judged on.
+const JUDGED: u64 = 512;
 /// Tokens of one update of a Gram matrix.
 const STEP: u64 = 512;
 /// Rows of a sample, in a list that grows by doubling.
@@ -99,17 +101,16 @@ fn group_size(format: WeightFormat, k: usize) -> usize {
 
 /// What a collector holds: sums, the tokens of an update in three forms and packed, a sample.
 fn collected_bytes(linear: &StoredLinear, treatment: &Treatment) -> u64 {
-    F32 * square(linear) + 4 * F32 * STEP * linear.k as u64 + sample_bytes(linear, treatment)
+    let step = if needed_statistics(treatment).gram { 4 * F32 * STEP * linear.k as u64 } else { 0 };
+    remembered_bytes(linear, treatment) + step
 }
 
 /// What is left of it when all tokens have passed.
 fn remembered_bytes(linear: &StoredLinear, treatment: &Treatment) -> u64 {
-    F32 * square(linear) + sample_bytes(linear, treatment)
-}
-
-fn sample_bytes(linear: &StoredLinear, treatment: &Treatment) -> u64 {
-    let rows = if needed_statistics(treatment).sample > 0 { SAMPLE } else { 0 };
-    F32 * rows * linear.k as u64
+    let needed = needed_statistics(treatment);
+    let gram = if needed.gram { square(linear) } else { 0 };
+    let rows = if needed.sample > 0 { SAMPLE } else { 0 };
+    F32 * (gram + rows * linear.k as u64)
 }
 
 /// What finding factors, rounding and measuring a site takes at most, beside what it leaves.
@@ -126,7 +127,7 @@ fn working_bytes(linear: &StoredLinear, treatment: &Treatment, calibrated: bool)
     let factors = match treatment.factors {
         FactorMethod::Nothing => 0,
         // Judged rows as they are, scaled, and rounded.
-        FactorMethod::Awq => product(k, k) + 5 * F32 * n.min(ROWS) * k,
+        FactorMethod::Awq => product(k, k) + 5 * F32 * n.min(JUDGED) * k,
         FactorMethod::SmoothQuant => {
             product(n, k) + F32 * weights + nearest + F32 * SAMPLE * (2 * n + k)
         }
@@ -141,6 +142,8 @@ fn working_bytes(linear: &StoredLinear, treatment: &Treatment, calibrated: bool)
         }
     };
     // The weight decoded, its change, and the same of plain rounding.
-    let measured = product(k, k) + 3 * F32 * weights + nearest;
-    factors.max(F32 * square + rounded.max(measured))
+    let (inputs, copied) =
+        if needed_statistics(treatment).gram { (k, square) } else { (SAMPLE, 0) };
+    let measured = product(inputs, k) + 3 * F32 * weights + nearest;
+    factors.max(F32 * copied + rounded.max(measured))
 }

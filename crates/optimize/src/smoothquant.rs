@@ -67,12 +67,8 @@ impl SmoothQuantOptions {
     ) -> Result<QuantizedLinear, OptimizeError> {
         let scaled = weight.for_factors(factors)?;
         let scaled = WeightMatrix::new(&scaled, weight.n(), weight.k())?;
-        let importance: Option<Vec<f32>> = statistics
-            .gram()
-            .ok()
-            .map(|gram| gram.diagonal().into_iter().zip(factors).map(|(h, p)| h * p * p).collect());
-        let weight =
-            round_to_nearest(scaled, self.rounding, self.activation, importance.as_deref())?;
+        let importance = statistics.mean_square_for(factors);
+        let weight = round_to_nearest(scaled, self.rounding, self.activation, Some(&importance))?;
         let amax = statistics.amax.iter().zip(factors).map(|(amax, p)| amax * p);
         let range = self.activation.largest_code().map(|code| amax.fold(0f32, f32::max) / code);
         let scale = range.filter(|_| self.scale == ActivationScale::Static).map(normal_scale);

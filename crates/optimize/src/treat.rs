@@ -17,10 +17,13 @@ use crate::{
 /// What a treatment needs to know of the inputs.
 pub(crate) fn needed_statistics(treatment: &Treatment) -> StatisticsOptions {
     let by_histogram = !matches!(treatment.scale, ScaleChoice::Token | ScaleChoice::Max);
+    let gram = treatment.factors == FactorMethod::Awq
+        || matches!(treatment.round, RoundMethod::Gptq | RoundMethod::Clip);
     StatisticsOptions {
-        gram: true, // the report's errors, if nothing else
+        gram,
         histogram: by_histogram,
-        sample: if treatment.scheme.activation.is_scaled() { 512 } else { 0 },
+        // The report's errors are measured on the one or the other.
+        sample: if gram && !treatment.scheme.activation.is_scaled() { 0 } else { 512 },
     }
 }
 
@@ -119,6 +122,44 @@ fn find_factors<B: Backend>(
     Ok(Some(Factors { values: found.factors, found: how }))
 }
 
+/// A site's inputs as it reads them, with its factors in them.
+struct SiteInputs {
+    /// The mean square of each channel, `[K]`.
+    importance: Vec<f32>,
+    gram: Option<Gram>,
+    /// Rows `[_, K]` to measure errors on where there is no Gram matrix.
+    rows: Vec<f32>,
+}
+
+impl SiteInputs {
+    fn new(statistics: &InputStatistics, factors: Option<&Factors>) -> Result<Self, OptimizeError> {
+        let gram = statistics.gram().ok();
+        let mut rows =
+            if gram.is_some() { Vec::new() } else { statistics.sample.even_rows().to_vec() };
+        let Some(Factors { values: factors, .. }) = factors else {
+            let importance = statistics.mean_square.clone();
+            return Ok(Self { importance, gram: gram.cloned(), rows });
+        };
+        for row in rows.chunks_exact_mut(factors.len()) {
+            row.iter_mut().zip(factors).for_each(|(value, p)| *value *= p);
+        }
+        let gram = gram.map(|gram| gram.for_factors(factors)).transpose()?;
+        Ok(Self { importance: statistics.mean_square_for(factors), gram, rows })
+    }
+
+    /// What measures errors on them.
+    fn output_error<B: Backend>(
+        self,
+        backend: &B,
+        k: usize,
+    ) -> Result<OutputError<'_, B>, OptimizeError> {
+        match &self.gram {
+            Some(gram) => OutputError::new(backend, gram),
+            None => OutputError::on_rows(backend, self.rows, k),
+        }
+    }
+}
+
 /// One site on its way.
 struct Site<'a, B: Backend> {
     backend: &'a B,
@@ -138,19 +179,14 @@ impl<B: Backend> Site<'_, B> {
         let linear = &weights.linears[site];
         let (n, k) = (linear.stored.n, linear.stored.k);
         let weight = WeightMatrix::new(&linear.weight, n, k)?;
-        let gram = self.statistics.and_then(|statistics| statistics.gram().ok());
-        let gram = match (gram, factors) {
-            (Some(gram), Some(factors)) => Some(gram.for_factors(&factors.values)?),
-            (Some(gram), None) => Some(gram.clone()),
-            (None, _) => None,
-        };
+        let inputs = self.statistics.map(|seen| SiteInputs::new(seen, factors)).transpose()?;
         let rows: Vec<usize> = linear
             .stored
             .parts
             .iter()
             .map(|part| part.taken.iter().map(ExactSizeIterator::len).sum())
             .collect();
-        let packed = self.round(weight, gram.as_ref(), &rows, report)?;
+        let packed = self.round(weight, inputs.as_ref(), &rows, report)?;
         let input = self.input(factors)?;
         report.scheme = Some(self.treatment.scheme.to_string());
         report.static_scale = input.scale;
@@ -158,13 +194,13 @@ impl<B: Backend> Site<'_, B> {
         let spread = self.statistics.map(|statistics| outliers(statistics, None)).transpose()?;
         report.outlier_ratio = spread.map(|spread| spread.ratio());
         report.bytes = packed.iter().map(|part| part.bytes() as u64).sum();
-        if let Some(gram) = &gram {
-            let mut error = OutputError::new(self.backend, gram)?;
+        if let Some(inputs) = inputs {
             let decoded: Vec<f32> = packed.iter().flat_map(PackedWeight::decode).collect();
-            report.error = Some(error.relative(weight, &decoded)?);
             let rounding = Rounding { range: RangeRule::Max, ..self.rounding() };
             let nearest = round_to_nearest(weight, rounding, ActivationFormat::BF16, None)?;
-            report.error_of_nearest = Some(error.relative(weight, &nearest.decode())?);
+            let mut errors = inputs.output_error(self.backend, k)?;
+            let [error, of_nearest] = errors.relative(weight, [&decoded, &nearest.decode()])?;
+            (report.error, report.error_of_nearest) = (Some(error), Some(of_nearest));
         }
         Ok(packed
             .into_iter()
@@ -187,7 +223,7 @@ impl<B: Backend> Site<'_, B> {
     fn round(
         &self,
         weight: WeightMatrix<'_>,
-        gram: Option<&Gram>,
+        inputs: Option<&SiteInputs>,
         rows: &[usize],
         report: &mut SiteReport,
     ) -> Result<Vec<PackedWeight>, OptimizeError> {
@@ -198,22 +234,22 @@ impl<B: Backend> Site<'_, B> {
                 let part = |&n: &usize| {
                     let values = &weight.values()[first * weight.k()..][..n * weight.k()];
                     first += n;
-                    self.round_one(WeightMatrix::new(values, n, weight.k())?, gram, report)
+                    self.round_one(WeightMatrix::new(values, n, weight.k())?, inputs, report)
                 };
                 rows.iter().map(part).collect()
             }
-            _ => Ok(self.round_one(weight, gram, report)?.split_rows(rows)),
+            _ => Ok(self.round_one(weight, inputs, report)?.split_rows(rows)),
         }
     }
 
     fn round_one(
         &self,
         weight: WeightMatrix<'_>,
-        gram: Option<&Gram>,
+        inputs: Option<&SiteInputs>,
         report: &mut SiteReport,
     ) -> Result<PackedWeight, OptimizeError> {
         let (rounding, activation) = (self.rounding(), self.treatment.scheme.activation);
-        match (self.treatment.round, gram) {
+        match (self.treatment.round, inputs.and_then(|inputs| inputs.gram.as_ref())) {
             (RoundMethod::Gptq, Some(gram)) => {
                 let found = gptq(weight, gram, &GptqOptions::new(rounding), activation)?;
                 report.damping = Some(found.damping);
@@ -223,8 +259,8 @@ impl<B: Backend> Site<'_, B> {
                 clip(self.backend, weight, gram, rounding, activation)
             }
             _ => {
-                let importance = gram.map(Gram::diagonal);
-                round_to_nearest(weight, rounding, activation, importance.as_deref())
+                let importance = inputs.map(|inputs| inputs.importance.as_slice());
+                round_to_nearest(weight, rounding, activation, importance)
             }
         }
     }

@@ -172,11 +172,11 @@ fn errors_are_ranked_as_promised() {
         let activation = ActivationFormat::BF16;
         let nearest =
             round_to_nearest(weight, rounding, activation, Some(&gram.diagonal())).unwrap();
-        let nearest = meter.relative(weight, &nearest.decode()).unwrap();
+        let [nearest] = meter.relative(weight, [&nearest.decode()]).unwrap();
         let mut line = format!("{format}: nearest {nearest:.2e}");
         if format != square {
             let clipped = clip(&Reference, weight, gram, rounding, activation).unwrap();
-            let clipped = meter.relative(weight, &clipped.decode()).unwrap();
+            let [clipped] = meter.relative(weight, [&clipped.decode()]).unwrap();
             line += &format!(", clipped {clipped:.2e}");
             assert!(clipped <= 1.01 * nearest, "{line}");
         }
@@ -194,7 +194,7 @@ fn errors_are_ranked_as_promised() {
                         order.iter().zip(sorted).for_each(|(&to, &v)| row[to as usize] = v);
                     }
                 }
-                let error = meter.relative(weight, &values).unwrap();
+                let [error] = meter.relative(weight, [&values]).unwrap();
                 line += &format!(", {order:?} {groups:?} {error:.2e}");
                 assert!(error < nearest, "{line}");
             }

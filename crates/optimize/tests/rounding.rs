@@ -128,7 +128,8 @@ fn the_default_range_is_the_best_on_bell_shaped_weights() {
             let diagonal = gram.diagonal();
             let packed =
                 round_to_nearest(matrix, rounding, ActivationFormat::BF16, Some(&diagonal));
-            error.relative(matrix, &packed.unwrap().decode()).unwrap()
+            let [error] = error.relative(matrix, [&packed.unwrap().decode()]).unwrap();
+            error
         };
         let default = of(Rounding::new(format).range);
         let all = [RangeRule::Max, RangeRule::FullRange, RangeRule::LeastSquares].map(&mut of);

@@ -16,7 +16,7 @@ fn bf16(values: &[f32]) -> Vec<f32> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn errors_follow_from_the_gram_matrix(
+    fn errors_follow_from_the_gram_matrix_or_from_rows(
         seed: u64, n in 1usize..9, k in 1usize..40, tokens in 1usize..700,
     ) {
         let mut random = Random::new(seed);
@@ -28,6 +28,9 @@ proptest! {
         let mut error = OutputError::new(&cpu, from_cpu.gram().unwrap()).unwrap();
         let got = error.mean(&delta).unwrap();
         prop_assert!((got - want).abs() <= 1e-4 * want, "{got} {want}");
+        let mut error = OutputError::on_rows(&cpu, x.clone(), k).unwrap();
+        let got = error.mean(&delta).unwrap();
+        prop_assert!((got - want).abs() <= 1e-5 * want, "{got} {want}");
         let from_reference = statistics(&Reference, &x, k);
         let mut error = OutputError::new(&Reference, from_reference.gram().unwrap()).unwrap();
         let got = error.mean(&delta).unwrap();
@@ -45,6 +48,9 @@ proptest! {
             prop_assert_eq!(statistics.amax[channel], amax);
             let mean = column.iter().map(|&v| f64::from(v)).sum::<f64>() / tokens as f64;
             prop_assert!((f64::from(statistics.mean_abs[channel]) - mean).abs() <= 1e-5 * mean);
+            let square = column.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / tokens as f64;
+            let got = f64::from(statistics.mean_square[channel]);
+            prop_assert!((got - square).abs() <= 1e-5 * square);
         }
         let token_amax = |row: &[f32]| row.iter().fold(0f32, |l, v| l.max(v.abs()));
         let want: Vec<f32> = x.chunks_exact(k).map(token_amax).collect();
@@ -62,8 +68,10 @@ fn what_is_not_finite_is_refused_with_its_place() {
     assert!(error.to_string().starts_with("calibration input [token 3, channel 1] is NaN"));
     let empty = StatisticsCollector::new(&Reference, 3, options).unwrap();
     assert!(matches!(empty.finish().unwrap_err(), OptimizeError::NoTokens));
-    let mut collector = StatisticsCollector::new(&Reference, 1, options).unwrap();
-    collector.add(&[1e30]).unwrap();
-    let error = collector.finish().unwrap_err();
-    assert!(error.to_string().starts_with("the Gram matrix at [0, 0] is inf"), "{error}");
+    for options in [options, StatisticsOptions { gram: false, ..options }] {
+        let mut collector = StatisticsCollector::new(&Reference, 1, options).unwrap();
+        collector.add(&[1e30]).unwrap();
+        let error = collector.finish().unwrap_err();
+        assert!(error.to_string().starts_with("the Gram matrix at [0, 0] is inf"), "{error}");
+    }
 }
