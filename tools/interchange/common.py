@@ -68,8 +68,8 @@ def processor():
 
 
 @torch.no_grad()
-def logits(model) -> torch.Tensor:
-    return model(torch.tensor([TOKENS])).logits[0].float()
+def logits(model, tokens=TOKENS) -> torch.Tensor:
+    return model(torch.tensor([tokens])).logits[0].float()
 
 
 def save_golden(folder: Path, values: torch.Tensor, tool: str) -> None:

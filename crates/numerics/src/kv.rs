@@ -145,6 +145,13 @@ impl KvRanges {
     pub fn from_scales(format: KvFormat, key: f32, value: f32) -> Self {
         Self { key: key * format.max_code(), value: value * format.max_code() }
     }
+
+    /// The scales of keys and values that cover the ranges, as a cache keeps them: a file that holds
+    /// these means the same to engines that keep f32.
+    #[must_use]
+    pub fn scales(&self, format: KvFormat) -> [f32; 2] {
+        [self.key, self.value].map(|range| format.scale(&[], Some(range)).to_f32())
+    }
 }
 
 impl fmt::Display for KvFormat {
@@ -197,6 +204,19 @@ mod tests {
                     };
                     prop_assert!((got - want).abs() <= allowed, "{} {} {}", format, got, want);
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn scales_that_a_file_keeps_come_back(key in 1e-2f32..1e3, value in 1e-2f32..1e3) {
+            for format in [KvFormat::Int8, KvFormat::Fp8] {
+                let ranges = KvRanges { key, value };
+                let [key, value] = ranges.scales(format);
+                let read = KvRanges::from_scales(format, key, value);
+                prop_assert!(read.key >= ranges.key && read.key <= 1.001 * ranges.key);
+                prop_assert_eq!(read.scales(format), [key, value]);
             }
         }
     }

@@ -362,10 +362,10 @@ impl Job<'_> {
 
     fn report(&self, state: State, quantized_bytes: u64, elapsed: Duration) -> Report {
         let needed = self.plan.needs_calibration();
-        let unit = self.plan.kv.map(|format| KvRanges::from_scales(format, 1.0, 1.0));
         let scales = |ranges: &StoredRanges| {
-            let unit = unit.expect("ranges are collected for a format");
-            KvScales { key: ranges.key / unit.key, value: ranges.value / unit.value }
+            let ranges = KvRanges { key: ranges.key, value: ranges.value };
+            let [key, value] = ranges.scales(self.plan.kv?);
+            Some(KvScales { key, value })
         };
         Report {
             recipe: self.recipe.name.clone(),
@@ -382,7 +382,7 @@ impl Job<'_> {
             notes: self.plan.notes.clone(),
             formats: None,
             sites: state.sites,
-            kv_scales: state.kv.iter().map(scales).collect(),
+            kv_scales: state.kv.iter().filter_map(scales).collect(),
             accuracy: None,
         }
     }

@@ -168,11 +168,9 @@ impl Dialect {
             Self::ModelOpt if projections[0] != projections[1] => projections,
             Self::CompressedTensors | Self::ModelOpt => [attention; 2],
         };
-        let unit = KvRanges::from_scales(format, 1.0, 1.0);
-        let scales = [ranges.key / unit.key, ranges.value / unit.value];
         let names = [format!("{}.k_scale", beside[0]), format!("{}.v_scale", beside[1])];
         let shape: &[usize] = if self == Self::ModelOpt { &[] } else { &[1] };
-        let mut tensors = names.into_iter().zip(scales);
+        let mut tensors = names.into_iter().zip(ranges.scales(format));
         let mut next = || {
             let (name, scale) = tensors.next().expect("a key and a value");
             scales::f32_tensor(name, shape, &[scale])
