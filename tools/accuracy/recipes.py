@@ -73,7 +73,7 @@ class Run:
         return self.once("mmlu", "eval", *models, "--against", self.model, *task, *limits)
 
     def speed(self, name, model):
-        shape = ["--prompt-tokens", 512, "--decode-tokens", 64, "--batch", "1,16"]
+        shape = ["--prompt-tokens", 128, "--decode-tokens", 32, "--batch", "1,16"]
         return self.once(f"speed-{name}", "bench", "model", model, *shape)
 
 
@@ -84,8 +84,7 @@ def table(columns, rows):
 
 
 def percent_more(value, than):
-    change = 100 * (value / than - 1)
-    return f"{'−' if change < 0 else '+'}{abs(change):.3g}"
+    return f"{100 * (value / than - 1):+#.3g}".replace("-", "−")
 
 
 def quality_cells(name, model, against):
@@ -95,7 +94,7 @@ def quality_cells(name, model, against):
         f"{model['weight_bytes'] / MIB:.1f}",
         f"{model['perplexity']:.3f}",
         "" if model is against else percent_more(model["perplexity"], against["perplexity"]),
-        f"{model['kl_mean']:.2g}",
+        f"{model['kl_mean']:.3g}",
         f"{100 * model['top1_agreement']:.1f}",
     ]
 
@@ -105,7 +104,7 @@ def mmlu_cells(model, against):
     cells = [f"{accuracy:.1f} ± {error:.1f}"]
     if model is against:
         return cells + ["", ""]
-    return cells + [f"{model['loss_percent']:.1f}", f"{model['lost']} / {model['gained']}"]
+    return cells + [f"{model['loss_percent']:.1f}".replace("-", "−"), f"{model['lost']} / {model['gained']}"]
 
 
 def quality_table(perplexity, mmlu, names, seconds):
@@ -162,7 +161,8 @@ def main():
     options = parse_arguments()
     run = Run(options)
     folders = {recipe: run.quantized(recipe) for recipe in RECIPES}
-    models = {"bf16": f"{options.model}@bf16", **folders}
+    models = {"bf16": f"{options.model}@bf16"}
+    models.update((recipe, f"{folder}@bf16") for recipe, folder in folders.items())
     perplexity, mmlu = run.perplexity("perplexity", models.values()), run.mmlu(models.values())
     seconds = {name: seconds_of(folder) for name, folder in folders.items()}
     tables = {"recipes": quality_table(perplexity, mmlu, models, seconds)}

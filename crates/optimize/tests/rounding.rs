@@ -54,7 +54,15 @@ proptest! {
                 (WeightData::Int8 { affine: a, .. }, WeightData::Int8 { affine: b, .. }) => {
                     prop_assert_eq!(a, b);
                 }
-                (a, b) => prop_assert_eq!(a, b),
+                (
+                    WeightData::Fp8 { scales: a, block: a_block, .. },
+                    WeightData::Fp8 { scales: b, block: b_block, .. },
+                ) => {
+                    prop_assert_eq!((a, a_block), (b, b_block));
+                    // As numbers: of the two zeros ours is always the positive one.
+                    prop_assert_eq!(ours.decode(), theirs.decode());
+                }
+                (a, b) => prop_assert!(false, "{:?} {:?}", a, b),
             }
             prop_assert!((squared_error(&ours, &w) / squared_error(&theirs, &w) - 1.0).abs() < 1e-4);
         }
