@@ -161,8 +161,7 @@ def main():
     options = parse_arguments()
     run = Run(options)
     folders = {recipe: run.quantized(recipe) for recipe in RECIPES}
-    models = {"bf16": f"{options.model}@bf16"}
-    models.update((recipe, f"{folder}@bf16") for recipe, folder in folders.items())
+    models = {"bf16": f"{options.model}@bf16", **folders}
     perplexity, mmlu = run.perplexity("perplexity", models.values()), run.mmlu(models.values())
     seconds = {name: seconds_of(folder) for name, folder in folders.items()}
     tables = {"recipes": quality_table(perplexity, mmlu, models, seconds)}

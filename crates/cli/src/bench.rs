@@ -6,7 +6,7 @@ use bantam_backend::Backend;
 use bantam_checkpoint::printable;
 use bantam_cpu::ceilings;
 use bantam_eval::{Align, BenchOptions, Ceilings, ModelCost, Speed, Table, Work, bench};
-use bantam_model::{Decoder, LoadOptions, OptionNames};
+use bantam_model::{Decoder, LoadOptions, OptionNames, Precision};
 use bantam_numerics::ActivationFormat;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -56,8 +56,9 @@ struct ModelArgs {
     #[arg(value_name = "MODEL[@FORMAT]")]
     model: ModelArg,
 
-    /// Number formats to measure, separated by commas, unless MODEL states one
-    #[arg(long, value_name = "FORMAT,…", default_value = "bf16,int8,int4", value_delimiter = ',')]
+    /// Number formats to measure, separated by commas, unless MODEL states one [default:
+    /// bf16,int8,int4; a checkpoint that is quantized already keeps its own]
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',')]
     dtype: Vec<Format>,
 
     /// Tokens of each prompt
@@ -166,7 +167,7 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let context = args.context(&model)?;
     let largest_batch = args.batch.iter().copied().max().unwrap_or(1);
-    let formats = args.model.format.map_or_else(|| args.dtype.clone(), |format| vec![format]);
+    let formats = args.formats(&model);
     let sum = "--prompt-tokens plus --decode-tokens of";
     let names = OptionNames { context: sum, ..OptionNames::default() };
     let load_options = formats.iter().map(|&format| {
@@ -252,6 +253,19 @@ fn model(args: &ModelArgs) -> anyhow::Result<()> {
 }
 
 impl ModelArgs {
+    /// The formats that were asked for; else those that most users compare.
+    fn formats(&self, model: &OpenModel) -> Vec<Format> {
+        let format = |precision| Format { precision, kv: None };
+        match (self.model.format, model.arch.quantization.is_some()) {
+            (Some(format), _) => vec![format],
+            (None, _) if !self.dtype.is_empty() => self.dtype.clone(),
+            (None, true) => vec![format(Precision::Bf16)],
+            (None, false) => {
+                [Precision::Bf16, Precision::Int8, Precision::INT4].map(format).to_vec()
+            }
+        }
+    }
+
     /// Tokens of a sequence, if the model reaches that far.
     fn context(&self, model: &OpenModel) -> anyhow::Result<usize> {
         let (prompt, decode) = (self.prompt_tokens, self.decode_tokens);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{folder, run};
+use common::{folder, run, tiny_checkpoint};
 
 #[test]
 fn formats_of_a_model_are_compared_in_json() {
@@ -110,6 +110,26 @@ fn speed_is_reported_as_a_share_of_the_limit() {
     let nothing = run(&["bench", "model", "smollm2", "--decode-tokens", "0"]);
     assert_eq!(nothing.code, Some(2));
     assert!(nothing.stderr.contains("expected 1 or more"), "{}", nothing.stderr);
+}
+
+#[test]
+fn a_quantized_folder_is_measured_as_it_is() {
+    let quantized = folder("bench").join("int8");
+    let quantized = quantized.to_str().unwrap();
+    let source = tiny_checkpoint();
+    let source = source.to_str().unwrap();
+    let made = run(&["quantize", source, "--recipe", "int8_wo", "--no-eval", "-o", quantized]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let short = ["--prompt-tokens", "8", "--decode-tokens", "4", "--repetitions", "1", "--json"];
+    let finished = run(&[&["bench", "model", quantized], &short[..]].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let dtypes: Vec<_> = finished.json()["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| result["dtype"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(!dtypes.is_empty() && dtypes.iter().all(|dtype| dtype == "bf16"), "{dtypes:?}");
 }
 
 #[test]
