@@ -155,7 +155,7 @@ pub(crate) fn measure(
     let cost = ModelCost::of(decoder);
     let middle = options.prompt_tokens as f64 + options.decode_tokens as f64 / 2.0;
     Ok(Measured {
-        format: decoder.options().precision.activation(),
+        format: decoder.activation(),
         prefill: cost.prefill(options.batch, options.prompt_tokens),
         decode: cost.decode(options.batch, middle),
         speed: bench(decoder, options, progress)?,

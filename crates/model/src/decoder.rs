@@ -4,12 +4,13 @@ use std::sync::atomic::AtomicU64;
 
 use bantam_backend::{AttentionShape, Backend, Batch, KvLayout, Rope, Store};
 use bantam_checkpoint::Checkpoint;
+use bantam_numerics::ActivationFormat;
 
 use crate::arch::{ArchSpec, Positions};
 use crate::batch::BatchLimits;
 use crate::block::{Activations, Step, linear};
 use crate::error::ModelError;
-use crate::load::{LoadProgress, Loader, Weights};
+use crate::load::{Layer, LoadProgress, Loader, Weights};
 use crate::options::LoadOptions;
 use crate::plan::{MemoryPlan, OperandFormats};
 
@@ -206,6 +207,16 @@ impl<B: Backend> Decoder<B> {
     #[must_use]
     pub fn options(&self) -> &LoadOptions {
         &self.options
+    }
+
+    /// The format in which most linear layers inside the blocks read their input: a checkpoint that
+    /// is quantized already may have layers of several kinds.
+    #[must_use]
+    pub fn activation(&self) -> ActivationFormat {
+        let linears = self.weights.layers.iter().flat_map(Layer::linears);
+        let formats: Vec<_> = linears.map(|linear| linear.input.format).collect();
+        let count = |format: &&ActivationFormat| formats.iter().filter(|f| f == format).count();
+        formats.iter().max_by_key(count).copied().unwrap_or(self.options.precision.activation())
     }
 
     /// Bytes of all weights as stored, counted while loading.

@@ -44,6 +44,13 @@ pub(crate) struct Layer<B: Backend> {
     pub(crate) feed_forward_out: Linear<B>,
 }
 
+impl<B: Backend> Layer<B> {
+    /// Its linear layers.
+    pub(crate) fn linears(&self) -> [&Linear<B>; 4] {
+        [&self.qkv, &self.attention_out, &self.feed_forward_in, &self.feed_forward_out]
+    }
+}
+
 /// The weights of a model.
 pub(crate) struct Weights<B: Backend> {
     pub(crate) embedding: Linear<B>,

@@ -75,7 +75,10 @@ fn quantized_layers_stay_as_stored() {
         assert_eq!(decoder.weight_bytes(), plan.weights_bytes, "{}", folder.display());
         let quantized = plan.schemes.iter().filter(|share| share.scheme != "bf16");
         let layers = decoder.arch().sizes.layers;
-        assert_eq!(quantized.map(|share| share.layers).sum::<usize>(), 4 * layers);
+        assert_eq!(quantized.clone().map(|share| share.layers).sum::<usize>(), 4 * layers);
+        // A scheme names its activations after a stroke.
+        let most = quantized.max_by_key(|share| share.layers).unwrap();
+        assert_eq!(decoder.activation().is_scaled(), most.scheme.contains('/'), "{}", most.scheme);
 
         let int8 = LoadOptions { precision: Precision::Int8, ..Default::default() };
         let refusal = load(Reference, &folder, &int8).err().unwrap().to_string();
