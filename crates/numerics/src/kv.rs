@@ -147,7 +147,7 @@ impl KvRanges {
     }
 
     /// The scales of keys and values that cover the ranges, as a cache keeps them: a file that holds
-    /// these means the same to engines that keep f32.
+    /// these means the same to engines that keep f32. 1 for formats without scales.
     #[must_use]
     pub fn scales(&self, format: KvFormat) -> [f32; 2] {
         [self.key, self.value].map(|range| format.scale(&[], Some(range)).to_f32())

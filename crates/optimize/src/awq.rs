@@ -32,11 +32,14 @@ pub struct AwqOptions {
     pub judged_rows: usize,
 }
 
+/// Enough output features for a mean over them.
+pub(crate) const JUDGED_ROWS: usize = 512;
+
 impl AwqOptions {
     /// 20 steps, no ties, 512 rows.
     #[must_use]
     pub const fn new(rounding: Rounding) -> Self {
-        Self { rounding, steps: 20, ties: None, judged_rows: 512 }
+        Self { rounding, steps: 20, ties: None, judged_rows: JUDGED_ROWS }
     }
 }
 

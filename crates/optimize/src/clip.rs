@@ -13,7 +13,7 @@ use crate::rounding::Step;
 use crate::{Gram, OptimizeError, OutputError, Rounding, WeightMatrix};
 
 /// Rows that are tried at a time: it bounds the memory for wide layers.
-const ROWS: usize = 4096;
+pub(crate) const ROWS: usize = 4096;
 
 /// Rounds a weight with the clipping of each group that costs the outputs least.
 ///

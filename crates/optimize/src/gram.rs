@@ -72,7 +72,7 @@ impl Gram {
 }
 
 /// Tokens of one rank-`STEP` update.
-const STEP: usize = 512;
+pub(crate) const STEP: usize = 512;
 
 /// Sums x·xᵀ over tokens by the kernels of a back end.
 ///

@@ -7,20 +7,20 @@ use bantam_numerics::{Encoding, WeightFormat};
 
 use crate::pipeline::Job;
 use crate::treat::needed_statistics;
-use crate::{FactorMethod, RoundMethod, Treatment};
+use crate::{FactorMethod, RoundMethod, Treatment, awq, clip, gram, product, sample, treat};
 
 /// The program itself, its tables and buffers of files.
 const PROGRAM: u64 = 32 << 20;
 /// Rows that a product of matrices takes at a time.
-const ROWS: u64 = 1024;
+const ROWS: u64 = product::ROWS as u64;
 /// Rows that candidates of AWQ are judged on.
-const JUDGED: u64 = 512;
+const JUDGED: u64 = awq::JUDGED_ROWS as u64;
 /// Tokens of one update of a Gram matrix.
-const STEP: u64 = 512;
+const STEP: u64 = gram::STEP as u64;
 /// Rows of a sample, in a list that grows by doubling.
-const SAMPLE: u64 = 2 * (512 + 16);
+const SAMPLE: u64 = 2 * (treat::SAMPLED_ROWS + sample::LARGEST) as u64;
 /// Rows and candidates that clipping tries at a time.
-const CLIPPED: (u64, u64) = (4096, 25);
+const CLIPPED: (u64, u64) = (clip::ROWS as u64, 25);
 /// Bytes of f32 and of f64.
 const F32: u64 = 4;
 const F64: u64 = 8;

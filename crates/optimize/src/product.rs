@@ -6,7 +6,7 @@ use bantam_numerics::{ActivationFormat, PackedWeight, WeightData};
 use crate::OptimizeError;
 
 /// Rows that one product takes: enough to fill the kernels, few enough to stay small.
-const ROWS: usize = 1024;
+pub(crate) const ROWS: usize = 1024;
 
 /// `A ↦ A·Bᵀ` in f32 for a fixed `B: [N, K]`.
 pub(crate) struct Product<'a, B: Backend> {

@@ -1,7 +1,7 @@
 //! A sample of a site's input rows, for judging what no second moment can: rounded activations.
 
 /// Rows with the largest magnitudes that are kept besides: massive activations are rare.
-const LARGEST: usize = 16;
+pub(crate) const LARGEST: usize = 16;
 
 /// Input rows at even distances, and those with the largest magnitudes.
 #[derive(Clone, Debug, PartialEq)]

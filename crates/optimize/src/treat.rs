@@ -14,6 +14,9 @@ use crate::{
     Treatment, WeightMatrix, awq, clip, gptq, outliers, round_to_nearest, smoothquant,
 };
 
+/// Input rows that are kept where errors are measured on them.
+pub(crate) const SAMPLED_ROWS: usize = 512;
+
 /// What a treatment needs to know of the inputs.
 pub(crate) fn needed_statistics(treatment: &Treatment) -> StatisticsOptions {
     let by_histogram = !matches!(treatment.scale, ScaleChoice::Token | ScaleChoice::Max);
@@ -23,7 +26,7 @@ pub(crate) fn needed_statistics(treatment: &Treatment) -> StatisticsOptions {
         gram,
         histogram: by_histogram,
         // The report's errors are measured on the one or the other.
-        sample: if gram && !treatment.scheme.activation.is_scaled() { 0 } else { 512 },
+        sample: if gram && !treatment.scheme.activation.is_scaled() { 0 } else { SAMPLED_ROWS },
     }
 }
 
