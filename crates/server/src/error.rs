@@ -252,6 +252,7 @@ impl From<TextError> for ApiError {
             | TextError::InvalidGrammar { .. }
             | TextError::GrammarWalk { .. }
             | TextError::InvalidTools { .. } => ErrorKind::BadRequest,
+            TextError::Cancelled => ErrorKind::Unavailable,
             _ => ErrorKind::Internal,
         };
         Self::new(kind, error.to_string())

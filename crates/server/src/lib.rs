@@ -19,6 +19,7 @@
 //! | `serve` | listening, connections, stopping |
 //! | `options`, `state` | what can be chosen, what requests share |
 //! | `middleware`, `auth`, `request_id`, `body` | what happens around every request |
+//! | `preparation` | who prepares, and how many at once |
 //! | `record`, `log`, `http_metrics` | what is noted about it |
 //! | `served_model`, `answer`, `form` | engine and text, for every protocol |
 //! | `error` | all errors, and how each protocol says them |
@@ -45,6 +46,7 @@ mod openapi;
 mod ops;
 mod options;
 mod page;
+mod preparation;
 mod record;
 #[cfg(test)]
 mod reference;

@@ -2,14 +2,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::thread;
 
+use bantam_text::Cancel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::ApiKeys;
 use crate::error::{ApiError, ErrorKind};
 use crate::http_metrics::HttpMetrics;
 use crate::log::Log;
+use crate::preparation::Preparations;
 use crate::record::Observer;
 use crate::{ServeError, ServedModel, ServerOptions};
 
@@ -26,8 +27,7 @@ pub struct ServerState {
     pub(crate) observer: Arc<Observer>,
     /// Requests that may be under way.
     requests: Arc<Semaphore>,
-    /// Threads that may prepare requests.
-    preparations: Arc<Semaphore>,
+    preparations: Preparations,
     salts: RandomState,
 }
 
@@ -46,13 +46,12 @@ impl ServerState {
             }
         }
         let log = Log::open(&options.log_target, options.log_format).map_err(ServeError::Log)?;
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         Ok(Arc::new(Self {
             models,
             keys: ApiKeys::new(options.api_keys.clone()),
             observer: Arc::new(Observer { log, http: HttpMetrics::default() }),
             requests: Arc::new(Semaphore::new(options.max_requests)),
-            preparations: Arc::new(Semaphore::new(threads)),
+            preparations: Preparations::default(),
             salts: RandomState::new(),
             options,
         }))
@@ -72,25 +71,17 @@ impl ServerState {
     }
 
     /// Runs work that takes long, such as tokenizing, off the threads that serve connections; as
-    /// many at once as there are processors.
+    /// many at once as there are processors. When the future is dropped, because the client has
+    /// left, the work is told by its [`Cancel`].
     ///
     /// # Errors
     /// Those of `work`; an internal error if it panics.
     pub async fn prepare<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&Self, &Cancel) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let state = Arc::clone(self);
-        let permits = Arc::clone(&self.preparations);
-        let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
-        let prepared = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work(&state)
-        });
-        prepared.await.unwrap_or_else(|_| {
-            let message = "the request could not be prepared: a fault in the server";
-            Err(ApiError::new(ErrorKind::Internal, message))
-        })
+        self.preparations.run(move |cancel| work(&state, cancel)).await
     }
 
     /// A place among the requests under way.

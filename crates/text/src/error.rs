@@ -105,6 +105,9 @@ pub enum TextError {
         /// The part that is wrong, and what works.
         problem: String,
     },
+    /// Nobody waits for the result of the work.
+    #[error("the work was cancelled: its client has left")]
+    Cancelled,
     /// An answer cannot go on along its grammar.
     #[error("the grammar cannot continue: {problem}")]
     GrammarWalk {

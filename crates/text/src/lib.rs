@@ -7,11 +7,13 @@
 //! * [`StopStrings`] ends a stream at a text, wherever the chunks fall;
 //! * [`GrammarCompiler`] turns a JSON schema, a regular expression or a grammar into the tokens
 //!   allowed at each step of an answer;
+//! * [`Cancel`] ends such work when nobody waits for it any more;
 //! * [`ToolFormat`] and [`ToolCallParser`] find the calls of functions in an answer.
 //!
 //! The life of a prompt: [`ChatTemplate::render`] → [`Tokenizer::encode`] → the engine →
 //! [`StreamDecoder::push`] → [`StopStrings::push`] → [`ToolCallParser::push`] → the reader.
 
+mod cancel;
 mod chat_template;
 mod error;
 mod folder;
@@ -29,6 +31,7 @@ mod tokenizer;
 mod tools;
 mod vocabulary;
 
+pub use cancel::Cancel;
 pub use chat_template::{ChatTemplate, RenderInput};
 pub use error::TextError;
 pub use grammar::{Grammar, GrammarCompiler, GrammarMatcher, GrammarSpec};

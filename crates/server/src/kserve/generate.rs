@@ -82,7 +82,7 @@ async fn begin(
     uncompressed(request.headers())?;
     let bytes = body::read(request.into_body(), &state).await?;
     let (head, generation, stream) =
-        state.prepare(move |state| prepare(state, &path, &bytes, can_stream)).await?;
+        state.prepare(move |state, _| prepare(state, &path, &bytes, can_stream)).await?;
     let answering = generation.begin(&state, record).await?;
     Ok((head, answering, stream))
 }

@@ -101,7 +101,7 @@ pub(crate) async fn infer(
     uncompressed(request.headers())?;
     let json_length = json_length(request.headers())?;
     let bytes = body::read(request.into_body(), &state).await?;
-    let prepared = state.prepare(move |state| prepare(state, &path, &bytes, json_length));
+    let prepared = state.prepare(move |state, _| prepare(state, &path, &bytes, json_length));
     let (form, generation) = prepared.await?;
     let outputs = generation.begin(&state, record).await?.whole().await?;
     form.respond(outputs)

@@ -139,7 +139,7 @@ pub(crate) async fn create(
     Extension(record): Extension<Arc<Record>>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let prepared = state.prepare(move |state| ChatRequest::read(&bytes)?.prepare(state)).await?;
+    let prepared = state.prepare(move |state, _| ChatRequest::read(&bytes)?.prepare(state)).await?;
     let Prepared { model, asked, max_tokens_field, prompt, tools } = prepared;
     let model = state.model(&model)?;
     let choices = (0..asked.n).map(|index| Chatting {

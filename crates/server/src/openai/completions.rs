@@ -113,7 +113,7 @@ pub(crate) async fn create(
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
     let prepared =
-        state.prepare(move |state| CompletionRequest::read(&bytes)?.prepare(state)).await?;
+        state.prepare(move |state, _| CompletionRequest::read(&bytes)?.prepare(state)).await?;
     let Prepared { model, asked, prompts, echo, scores } = prepared;
     let model = state.model(&model)?;
     let choices = prompts.iter().flat_map(|prompt| vec![prompt; asked.n]).enumerate();

@@ -88,7 +88,7 @@ pub(crate) async fn tokenize(
     State(state): State<AppState>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Json<TokenizeResponse>, ApiError> {
-    state.prepare(move |state| TokenizeRequest::read(&bytes)?.answer(state)).await.map(Json)
+    state.prepare(move |state, _| TokenizeRequest::read(&bytes)?.answer(state)).await.map(Json)
 }
 
 /// Tokens to text.
@@ -107,7 +107,7 @@ pub(crate) async fn detokenize(
     State(state): State<AppState>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Json<DetokenizeResponse>, ApiError> {
-    let prepared = state.prepare(move |state| {
+    let prepared = state.prepare(move |state, _| {
         let body = fields::read(&bytes, &fields::DETOKENIZE)?;
         let DetokenizeRequest { model, tokens } = fields::parse(&body)?;
         let prompt = state.model(&model)?.tokenizer().decode(&tokens, false);
