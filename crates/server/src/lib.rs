@@ -23,6 +23,7 @@
 //! | `record`, `log`, `http_metrics` | what is noted about it |
 //! | `served_model`, `answer`, `form` | engine and text, for every protocol |
 //! | `error` | all errors, and how each protocol says them |
+//! | `request` | what requests of every protocol have in common |
 //! | `openai` | the OpenAI API |
 //! | `kserve` | the KServe v2 protocol |
 //! | `grpc` | the same over gRPC, with the feature `grpc` |
@@ -50,6 +51,7 @@ mod preparation;
 mod record;
 #[cfg(test)]
 mod reference;
+mod request;
 mod request_id;
 mod serve;
 mod served_model;

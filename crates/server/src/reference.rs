@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use crate::ErrorKind;
 use crate::kserve::fields as kserve_fields;
 use crate::kserve::outputs::OUTPUTS;
-use crate::openai::fields::{self, FieldSet};
+use crate::openai::field_sets;
 use crate::openapi;
+use crate::request::fields::FieldSet;
 
 /// All kinds of errors, with what they mean.
 const ERRORS: [(ErrorKind, &str); 11] = [
@@ -40,11 +41,11 @@ fn page() -> String {
     paths(&mut page);
     errors(&mut page);
     let sets: [(&str, &FieldSet); 5] = [
-        ("/v1/chat/completions", &fields::CHAT),
-        ("A message of /v1/chat/completions", &fields::MESSAGE),
-        ("/v1/completions", &fields::COMPLETIONS),
-        ("/tokenize", &fields::TOKENIZE),
-        ("/detokenize", &fields::DETOKENIZE),
+        ("/v1/chat/completions", &field_sets::CHAT),
+        ("A message of /v1/chat/completions", &field_sets::MESSAGE),
+        ("/v1/completions", &field_sets::COMPLETIONS),
+        ("/tokenize", &field_sets::TOKENIZE),
+        ("/detokenize", &field_sets::DETOKENIZE),
     ];
     for (name, set) in sets {
         field_set(&mut page, name, set);
@@ -138,7 +139,12 @@ fn the_reference_page_is_current() {
 
 #[test]
 fn every_honoured_field_says_what_it_does() {
-    for set in [&fields::CHAT, &fields::COMPLETIONS, &fields::TOKENIZE, &fields::DETOKENIZE] {
+    for set in [
+        &field_sets::CHAT,
+        &field_sets::COMPLETIONS,
+        &field_sets::TOKENIZE,
+        &field_sets::DETOKENIZE,
+    ] {
         for field in &set.honoured {
             assert!(!field.description.is_empty(), "{}", field.name);
             let refused = set.refused.iter().any(|refused| refused.name == field.name);

@@ -13,9 +13,8 @@ use crate::error::ApiError;
 use crate::kserve::outputs::Output;
 use crate::kserve::tensor::Datatype;
 #[cfg(test)]
-use crate::openai::fields::COMPLETIONS;
-use crate::openai::fields::{FieldSet, Honoured};
-use crate::openai::refused::{Refused, refused};
+use crate::openai::field_sets::COMPLETIONS;
+use crate::request::fields::{FieldSet, Honoured, Refused, refused};
 
 /// A field that is honoured.
 pub(crate) struct Field {

@@ -14,9 +14,9 @@ use crate::kserve::generation::{self, Answering, Generation};
 use crate::kserve::infer::uncompressed;
 use crate::kserve::outputs::OutputTensor;
 use crate::kserve::question::Fields;
-use crate::kserve::{ModelPath, VERSION};
-use crate::openai::{fields, sse};
+use crate::kserve::{ModelPath, STREAM_ENDS, VERSION};
 use crate::record::Record;
+use crate::request::{fields, sse};
 use crate::state::{AppState, ServerState};
 
 /// What every response says: the model, and the request's id if it has one.
@@ -68,7 +68,7 @@ pub(crate) async fn stream(
         let whole = async move { Ok(said(&head, answering.whole().await?)) };
         futures_util::stream::once(whole).boxed()
     };
-    Ok(sse::response(events, record, sse::KSERVE))
+    Ok(sse::response(events, record, STREAM_ENDS))
 }
 
 /// Reads and asks; whether to stream comes along.

@@ -13,10 +13,10 @@ use crate::error::{ApiError, ErrorKind};
 use crate::kserve::VERSION;
 use crate::kserve::outputs::{OUTPUTS, Output, OutputRow, OutputTensor, Tally, Telling, Told};
 use crate::kserve::question::Question;
-use crate::openai::ask::ask;
-use crate::openai::fields;
-use crate::openai::sampling::{Asked, SamplingFields};
 use crate::record::Record;
+use crate::request::ask::ask;
+use crate::request::fields;
+use crate::request::sampling::{Asked, SamplingFields};
 use crate::state::{AppState, ServerState};
 
 /// Tokens of an answer if the request does not say, as in the vLLM back end.

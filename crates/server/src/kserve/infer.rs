@@ -16,8 +16,8 @@ use crate::kserve::outputs::OutputTensor;
 use crate::kserve::question::Fields;
 use crate::kserve::tensor::{Datatype, Tensor, bad};
 use crate::kserve::{ModelPath, VERSION};
-use crate::openai::fields;
 use crate::record::Record;
+use crate::request::fields;
 use crate::state::{AppState, ServerState};
 
 /// Bytes of JSON at the beginning of a body; tensors as bytes follow.

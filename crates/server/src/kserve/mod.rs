@@ -26,7 +26,12 @@ pub(crate) mod tensor;
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
+use crate::error::ApiError;
+use crate::request::sse;
 use crate::state::AppState;
+
+/// How streams of Triton's generate extension end.
+pub(crate) const STREAM_ENDS: sse::Ends = sse::Ends { well: None, badly: ApiError::kserve };
 
 /// The version that every model has: a server that loads a model once has one of it.
 pub(crate) const VERSION: &str = "1";

@@ -13,17 +13,18 @@ use utoipa::ToSchema;
 use crate::answer::{AnswerToken, Part};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
-use crate::openai::ask::ask;
-use crate::openai::fields;
+use crate::openai::field_sets;
 use crate::openai::logprobs::{ChatLogprobs, PromptLogprobs};
-use crate::openai::messages::{self, ChatMessage, TemplateFields};
+use crate::openai::messages::{self, ChatMessage};
 use crate::openai::reply::{Choice, Kind, Reply, Replying};
-use crate::openai::sampling::{Asked, SamplingFields};
-use crate::openai::tools::{
-    self, CallDelta, CallField, FunctionDelta, ToolChoiceField, ToolField, ToolUse,
-};
+use crate::openai::tools::{self, CallDelta, CallField, FunctionDelta, ToolChoiceField, ToolField};
 use crate::openapi::ErrorResponse;
 use crate::record::Record;
+use crate::request::ask::ask;
+use crate::request::conversation::TemplateFields;
+use crate::request::fields;
+use crate::request::sampling::{Asked, SamplingFields};
+use crate::request::tools::ToolUse;
 use crate::state::{AppState, ServerState};
 
 const KIND: Kind =
@@ -161,7 +162,7 @@ pub(crate) async fn create(
 
 impl ChatRequest {
     fn read(bytes: &[u8]) -> Result<Self, ApiError> {
-        let body = fields::read(bytes, &fields::CHAT)?;
+        let body = fields::read(bytes, &field_sets::CHAT)?;
         let (own, template) = (fields::parse(&body)?, fields::parse(&body)?);
         Ok(Self { own, template, shared: fields::parse(&body)? })
     }
@@ -173,8 +174,9 @@ impl ChatRequest {
         let (max_tokens, max_tokens_field) = own.max_tokens()?;
         let logprobs = own.num_logprobs()?;
         let parallel = own.parallel_tool_calls.unwrap_or(true);
-        let fields = own.tools.unwrap_or_default();
-        let tools = ToolUse::new(fields, own.tool_choice, parallel, model.tool_format())?;
+        let offered = own.tools.into_iter().flatten().map(ToolField::offered).collect();
+        let rule = own.tool_choice.map(ToolChoiceField::rule);
+        let tools = ToolUse::new(offered, rule, parallel, model.tool_format())?;
         let mut asked = shared.asked(state, model, tools.grammar.clone())?;
         asked.request.max_tokens = max_tokens;
         asked.request.logprobs = logprobs;

@@ -13,13 +13,14 @@ use crate::ServedModel;
 use crate::answer::{AnswerToken, Part, StoppedBy};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
-use crate::openai::ask::ask;
-use crate::openai::fields;
+use crate::openai::field_sets;
 use crate::openai::logprobs::{CompletionLogprobs, PromptLogprobs};
 use crate::openai::reply::{Choice, Kind, Reply, Replying};
-use crate::openai::sampling::{Asked, SamplingFields};
 use crate::openapi::ErrorResponse;
 use crate::record::Record;
+use crate::request::ask::ask;
+use crate::request::fields;
+use crate::request::sampling::{Asked, SamplingFields};
 use crate::state::{AppState, ServerState};
 
 /// Tokens of an answer if the request does not say, as OpenAI has it.
@@ -136,7 +137,7 @@ pub(crate) async fn create(
 
 impl CompletionRequest {
     fn read(bytes: &[u8]) -> Result<Self, ApiError> {
-        let body = fields::read(bytes, &fields::COMPLETIONS)?;
+        let body = fields::read(bytes, &field_sets::COMPLETIONS)?;
         Ok(Self { own: fields::parse(&body)?, shared: fields::parse(&body)? })
     }
 

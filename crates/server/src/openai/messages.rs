@@ -1,14 +1,14 @@
-//! Messages become a prompt.
+//! Messages as OpenAI writes them, and as templates see them.
 
-use bantam_text::{EncodeOptions, Message, RenderInput, Tool};
+use bantam_text::Message;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::ServedModel;
-use crate::error::{ApiError, ErrorKind};
-use crate::openai::fields;
+use crate::error::ApiError;
+use crate::openai::field_sets;
 use crate::openai::tools::CallField;
+use crate::request::fields;
 
 /// Who may speak. Templates do not know `developer`; it is OpenAI's new name of `system`.
 const ROLES: [(&str, &str); 5] = [
@@ -55,18 +55,6 @@ pub(crate) struct ContentPart {
     text: String,
 }
 
-/// How the prompt is made of messages.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-pub(crate) struct TemplateFields {
-    /// Ends the prompt where the assistant's answer begins; true if not set.
-    add_generation_prompt: Option<bool>,
-    /// Goes on with the last message, which is the assistant's, instead of a new one.
-    continue_final_message: Option<bool>,
-    /// More variables for the model's chat template.
-    #[schema(value_type = Option<Object>)]
-    chat_template_kwargs: Option<Map<String, Value>>,
-}
-
 /// The messages of a body, as templates see them.
 pub(crate) fn read(messages: &Value) -> Result<Vec<Message>, ApiError> {
     let list = messages.as_array().filter(|list| !list.is_empty()).ok_or_else(|| {
@@ -86,7 +74,7 @@ fn read_one(message: &Value, place: &str) -> Result<Message, ApiError> {
     let Value::Object(object) = message else {
         return refuse("", "is not an object with role and content".to_owned());
     };
-    fields::MESSAGE.check(object, &format!("{place}."))?;
+    field_sets::MESSAGE.check(object, &format!("{place}."))?;
     let parsed: ChatMessage = fields::parse(message).map_err(|error| {
         ApiError::bad_request(format!("{place}: {error}")).param(place.to_owned())
     })?;
@@ -151,60 +139,4 @@ fn read_content(content: Value, place: &str) -> Result<String, ApiError> {
         }
     }
     Ok(text)
-}
-
-impl TemplateFields {
-    /// The tokens of a conversation.
-    pub(crate) fn encode(
-        &self,
-        model: &ServedModel,
-        messages: &[Message],
-        tools: &[Tool],
-        add_special: bool,
-    ) -> Result<Vec<u32>, ApiError> {
-        let prompt = self.render(model, messages, tools)?;
-        Ok(model.tokenizer().encode(&prompt, EncodeOptions { add_special, parse_special: true })?)
-    }
-
-    fn render(
-        &self,
-        model: &ServedModel,
-        messages: &[Message],
-        tools: &[Tool],
-    ) -> Result<String, ApiError> {
-        let continues = self.continue_final_message.unwrap_or(false);
-        let add_generation_prompt = self.add_generation_prompt.unwrap_or(!continues);
-        let extra = self.chat_template_kwargs.as_ref();
-        let input = RenderInput { messages, tools, add_generation_prompt, extra };
-        let refuse =
-            |message: &str| Err(ApiError::bad_request(message).param("continue_final_message"));
-        if !continues {
-            return Ok(model.chat_template()?.render(&input)?);
-        }
-        if add_generation_prompt {
-            return refuse(
-                "continue_final_message and add_generation_prompt are both true; one goes on with \
-                 a message, the other begins a new one",
-            );
-        }
-        let last = messages.last().filter(|message| message.role == "assistant");
-        let Some(said) = last.and_then(|message| message.content.as_deref()) else {
-            return refuse(
-                "continue_final_message is true, but the last message is no text of the assistant",
-            );
-        };
-        let mut prompt = model.chat_template()?.render(&input)?;
-        // Templates may take space off the ends of a message, and write its end after it.
-        let end = [said, said.trim()]
-            .iter()
-            .find_map(|said| prompt.rfind(said).map(|start| start + said.len()));
-        let Some(end) = end else {
-            let message =
-                "the chat template changes the last message, which so cannot be continued";
-            let error = ApiError::new(ErrorKind::Unprocessable, message);
-            return Err(error.param("continue_final_message"));
-        };
-        prompt.truncate(end);
-        Ok(prompt)
-    }
 }

@@ -1,25 +1,26 @@
 //! The OpenAI API.
 
-pub(crate) mod ask;
 pub(crate) mod chat;
 pub(crate) mod completions;
-pub(crate) mod fields;
+pub(crate) mod field_sets;
 pub(crate) mod logprobs;
-mod messages;
+pub(crate) mod messages;
 pub(crate) mod models;
-pub(crate) mod refused;
+mod refused;
 pub(crate) mod reply;
-pub(crate) mod sampling;
-pub(crate) mod sse;
-mod structured;
 pub(crate) mod tokenize;
-mod tools;
+pub(crate) mod tools;
 mod usage;
 
 use axum::Router;
 use axum::routing::{get, post};
 
+use crate::error::ApiError;
+use crate::request::sse;
 use crate::state::AppState;
+
+/// How streams end.
+const STREAM_ENDS: sse::Ends = sse::Ends { well: Some("[DONE]"), badly: ApiError::openai };
 
 /// The routes under `/v1`.
 pub(crate) fn routes() -> Router<AppState> {

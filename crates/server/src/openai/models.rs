@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use crate::ServedModel;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
-use crate::openai::fields;
 use crate::openapi::ErrorResponse;
+use crate::request::fields;
 use crate::state::AppState;
 
 /// A model.

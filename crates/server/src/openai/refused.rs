@@ -1,32 +1,6 @@
 //! Fields that OpenAI's or vLLM's API has and this server does not.
 
-use serde_json::Value;
-
-/// A known field that is refused unless its value asks for nothing.
-pub(crate) struct Refused {
-    pub(crate) name: &'static str,
-    /// Values, as JSON, that change nothing here and are let through; null always is.
-    pub(crate) no_effect: &'static [&'static str],
-    /// Why, and what to use instead.
-    pub(crate) reason: &'static str,
-}
-
-impl Refused {
-    /// Whether the value changes nothing.
-    pub(crate) fn asks_for_nothing(&self, value: &Value) -> bool {
-        let same = |text: &&str| serde_json::from_str::<Value>(text).is_ok_and(|v| v == *value);
-        self.no_effect.iter().any(same)
-    }
-}
-
-/// A field that is refused.
-pub(crate) const fn refused(
-    name: &'static str,
-    no_effect: &'static [&'static str],
-    reason: &'static str,
-) -> Refused {
-    Refused { name, no_effect, reason }
-}
+use crate::request::fields::{Refused, refused};
 
 /// Of chat and completions.
 pub(crate) const SHARED: [Refused; 17] = [

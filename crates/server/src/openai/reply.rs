@@ -12,10 +12,12 @@ use utoipa::ToSchema;
 
 use crate::answer::{Answers, Part};
 use crate::error::ApiError;
-use crate::openai::sampling::Asked;
-use crate::openai::sse;
+use crate::openai::STREAM_ENDS;
 use crate::openai::usage::Usage;
 use crate::record::Record;
+use crate::request::sampling::Asked;
+use crate::request::sse;
+use crate::request::usage::Usage as Counted;
 use crate::request_id::unique;
 
 /// An answer in the form of a protocol: what a stream says about it, and what that adds up to.
@@ -90,7 +92,7 @@ pub(crate) struct Replying<C> {
     /// Answers to each prompt.
     n: usize,
     answers: Answers,
-    usage: Usage,
+    usage: Counted,
     record: Arc<Record>,
 }
 
@@ -102,7 +104,7 @@ impl<C: Choice> Replying<C> {
         choices: Vec<C>,
         answers: Answers,
         n: usize,
-        usage: Usage,
+        usage: Counted,
         record: Arc<Record>,
     ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -157,7 +159,7 @@ impl<C: Choice> Replying<C> {
             let (index, delta) = next?;
             delta.into_iter().for_each(|delta| C::add(&mut wholes[index], delta));
         }
-        let reply = self.reply(self.kind.whole, wholes, ShownUsage::Now(self.usage));
+        let reply = self.reply(self.kind.whole, wholes, ShownUsage::Now(self.usage.into()));
         Ok(Json(reply).into_response())
     }
 
@@ -180,14 +182,14 @@ impl<C: Choice> Replying<C> {
                     }
                     Some(Err(error)) => return Some((Err(error), None)),
                     None if include_usage => {
-                        let usage = ShownUsage::Now(replying.usage);
+                        let usage = ShownUsage::Now(replying.usage.into());
                         return Some((Ok(replying.reply(chunk, Vec::new(), usage)), None));
                     }
                     None => return None,
                 }
             }
         });
-        sse::response(boxed(stream::iter(first).chain(rest)), record, sse::OPENAI)
+        sse::response(boxed(stream::iter(first).chain(rest)), record, STREAM_ENDS)
     }
 }
 

@@ -9,10 +9,13 @@ use utoipa::ToSchema;
 
 use crate::body::JsonBytes;
 use crate::error::ApiError;
-use crate::openai::fields;
-use crate::openai::messages::{self, ChatMessage, TemplateFields};
-use crate::openai::tools::{ToolField, ToolUse};
+use crate::openai::field_sets;
+use crate::openai::messages::{self, ChatMessage};
+use crate::openai::tools::ToolField;
 use crate::openapi::ErrorResponse;
+use crate::request::conversation::TemplateFields;
+use crate::request::fields;
+use crate::request::tools::ToolUse;
 use crate::state::{AppState, ServerState};
 
 /// A text, or a conversation.
@@ -108,7 +111,7 @@ pub(crate) async fn detokenize(
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Json<DetokenizeResponse>, ApiError> {
     let prepared = state.prepare(move |state, _| {
-        let body = fields::read(&bytes, &fields::DETOKENIZE)?;
+        let body = fields::read(&bytes, &field_sets::DETOKENIZE)?;
         let DetokenizeRequest { model, tokens } = fields::parse(&body)?;
         let prompt = state.model(&model)?.tokenizer().decode(&tokens, false);
         Ok(DetokenizeResponse { prompt })
@@ -118,7 +121,7 @@ pub(crate) async fn detokenize(
 
 impl TokenizeRequest {
     fn read(bytes: &[u8]) -> Result<Self, ApiError> {
-        let body = fields::read(bytes, &fields::TOKENIZE)?;
+        let body = fields::read(bytes, &field_sets::TOKENIZE)?;
         Ok(Self { own: fields::parse(&body)?, template: fields::parse(&body)? })
     }
 
@@ -133,8 +136,8 @@ impl TokenizeRequest {
             }
             (None, Some(messages)) => {
                 let messages = messages::read(&messages)?;
-                let fields = own.tools.unwrap_or_default();
-                let tools = ToolUse::new(fields, None, true, model.tool_format())?;
+                let offered = own.tools.into_iter().flatten().map(ToolField::offered).collect();
+                let tools = ToolUse::new(offered, None, true, model.tool_format())?;
                 let add_special = own.add_special_tokens.unwrap_or(false);
                 template.encode(model, &messages, &tools.tools, add_special)?
             }

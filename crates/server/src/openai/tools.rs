@@ -1,17 +1,19 @@
 //! Tools and calls, as OpenAI writes them.
 
-use bantam_text::{Function, GrammarSpec, Tool, ToolCall, ToolChoice, ToolFormat, ToolKind};
+use bantam_text::{Function, Tool, ToolCall, ToolKind};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::request::tools::{CallRule, OfferedTool};
 use crate::request_id::random;
 
 /// A function that the model may call.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ToolField {
+    #[expect(dead_code, reason = "there is one kind")]
     r#type: Kind,
     function: FunctionField,
 }
@@ -73,87 +75,25 @@ struct NamedFunction {
     name: String,
 }
 
-/// What a request says about tools.
-#[derive(Default)]
-pub(crate) struct ToolUse {
-    /// Those that the model is told about.
-    pub(crate) tools: Vec<Tool>,
-    /// How calls are written, if there may be any.
-    pub(crate) format: Option<ToolFormat>,
-    /// The form of an answer that must be a call, or whose calls must have a form; and what asks
-    /// for it.
-    pub(crate) grammar: Option<(&'static str, GrammarSpec)>,
-    /// Calls after the first are left out.
-    pub(crate) only_one: bool,
-}
-
-impl ToolUse {
-    /// Checks and translates the fields.
-    pub(crate) fn new(
-        fields: Vec<ToolField>,
-        choice: Option<ToolChoiceField>,
-        parallel: bool,
-        format: &ToolFormat,
-    ) -> Result<Self, ApiError> {
-        let choice = match choice {
-            None if fields.is_empty() => return Ok(Self::default()),
-            Some(ToolChoiceField::Mode(ToolMode::None)) => return Ok(Self::default()),
-            None | Some(ToolChoiceField::Mode(ToolMode::Auto)) => ToolChoice::Auto,
-            Some(ToolChoiceField::Mode(ToolMode::Required)) => ToolChoice::Required,
-            Some(ToolChoiceField::Named(named)) => ToolChoice::Named(named.function.name),
-        };
-        if fields.is_empty() {
-            let message = "tool_choice is set without tools; give tools, or leave it out";
-            return Err(ApiError::bad_request(message).param("tool_choice"));
-        }
-        for (n, ToolField { r#type: Kind::Function, function }) in fields.iter().enumerate() {
-            function.check_name(n)?;
-        }
-        let strict: Vec<bool> =
-            fields.iter().map(|field| field.function.strict == Some(true)).collect();
-        let tools: Vec<Tool> = fields.into_iter().map(ToolField::into_tool).collect();
-        let grammar = match choice {
-            ToolChoice::Auto if !strict.contains(&true) => None,
-            ToolChoice::Auto => {
-                let forms: Vec<Tool> =
-                    tools.iter().zip(strict).map(|(tool, strict)| form(tool, strict)).collect();
-                Some(("a strict tool", format.grammar(&forms, &choice, parallel)))
-            }
-            _ => Some(("tool_choice", format.grammar(&tools, &choice, parallel))),
-        };
-        let grammar = grammar.map(|(field, spec)| spec.map(|spec| (field, spec))).transpose();
-        let grammar = grammar.map_err(|error| ApiError::from(error).param("tools"))?;
-        Ok(Self { tools, format: Some(*format), grammar, only_one: !parallel })
-    }
-}
-
-/// A tool whose arguments are enforced if it is strict, and any object if not.
-fn form(tool: &Tool, strict: bool) -> Tool {
-    let mut tool = tool.clone();
-    if !strict {
-        tool.function.parameters = Some(json!({"type": "object"}));
-    }
-    tool
-}
-
-impl FunctionField {
-    fn check_name(&self, n: usize) -> Result<(), ApiError> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
-        let name = &self.name;
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-            let message = format!(
-                "tools[{n}].function.name is {name:?}, expected 1 to 64 letters, digits, _, - or ."
-            );
-            return Err(ApiError::bad_request(message).param(format!("tools[{n}].function.name")));
-        }
-        Ok(())
-    }
-}
-
 impl ToolField {
-    fn into_tool(self) -> Tool {
-        let FunctionField { name, description, parameters, .. } = self.function;
-        Tool { kind: ToolKind::Function, function: Function { name, description, parameters } }
+    /// The function, in no protocol's words.
+    pub(crate) fn offered(self) -> OfferedTool {
+        let FunctionField { name, description, parameters, strict } = self.function;
+        let function = Function { name, description, parameters };
+        let tool = Tool { kind: ToolKind::Function, function };
+        OfferedTool { tool, strict: strict == Some(true) }
+    }
+}
+
+impl ToolChoiceField {
+    /// The same in no protocol's words.
+    pub(crate) fn rule(self) -> CallRule {
+        match self {
+            Self::Mode(ToolMode::None) => CallRule::Never,
+            Self::Mode(ToolMode::Auto) => CallRule::Auto,
+            Self::Mode(ToolMode::Required) => CallRule::Required,
+            Self::Named(named) => CallRule::Named(named.function.name),
+        }
     }
 }
 

@@ -1,47 +1,36 @@
-//! What a request took.
+//! What a request took, as OpenAI says it.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::answer::CompleteAnswer;
+use crate::request::usage::Usage as Counted;
 
 /// Tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Usage {
     /// Tokens of the prompts; each prompt counts once, however many answers it has.
-    pub(crate) prompt_tokens: usize,
+    prompt_tokens: usize,
     /// Tokens chosen, those that ended answers included.
-    pub(crate) completion_tokens: usize,
-    pub(crate) total_tokens: usize,
-    pub(crate) prompt_tokens_details: PromptTokensDetails,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptTokensDetails,
 }
 
 /// Where the prompt came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct PromptTokensDetails {
     /// Tokens that were in the cache already, of the first answer to each prompt.
-    pub(crate) cached_tokens: usize,
+    cached_tokens: usize,
 }
 
-impl Usage {
-    /// A request with prompts of this many tokens.
-    pub(crate) fn of_prompts(prompt_tokens: usize) -> Self {
-        Self { prompt_tokens, total_tokens: prompt_tokens, ..Self::default() }
-    }
-
-    /// Adds an answer that is not returned.
-    pub(crate) fn discard(&mut self, answer: &CompleteAnswer) {
-        let generated = answer.ending.as_ref().map_or(0, |ending| ending.usage.generated_tokens);
-        self.completion_tokens += generated;
-        self.total_tokens += generated;
-    }
-
-    /// Adds an answer; `first` if it is the first to its prompt.
-    pub(crate) fn add(&mut self, answer: &bantam_engine::Usage, first: bool) {
-        self.completion_tokens += answer.generated_tokens;
-        self.total_tokens += answer.generated_tokens;
-        if first {
-            self.prompt_tokens_details.cached_tokens += answer.cached_tokens;
+impl From<Counted> for Usage {
+    fn from(counted: Counted) -> Self {
+        let Counted { prompt_tokens, cached_tokens, completion_tokens } = counted;
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: PromptTokensDetails { cached_tokens },
         }
     }
 }

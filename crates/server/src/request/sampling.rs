@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::ServedModel;
 use crate::answer::AnswerOptions;
 use crate::error::ApiError;
-use crate::openai::structured::{ResponseFormat, StructuredOutputs};
+use crate::request::structured::{ResponseFormat, StructuredOutputs};
 use crate::request_id::random;
 use crate::state::ServerState;
 
@@ -27,68 +27,68 @@ pub(crate) struct SamplingFields {
     /// The model's name.
     pub(crate) model: String,
     /// Answers to each prompt; 1 to 128, 1 if not set.
-    n: Option<usize>,
+    pub(crate) n: Option<usize>,
     /// Answers made for each prompt, of which the `n` of the highest mean log-probability are
     /// returned; `n` if not set. The width of a beam search.
-    best_of: Option<usize>,
+    pub(crate) best_of: Option<usize>,
     /// Searches for the most probable answers instead of drawing them.
-    use_beam_search: Option<bool>,
+    pub(crate) use_beam_search: Option<bool>,
     /// Power of the length by which a beam's log-probability is divided; 1 if not set. Only with
     /// `use_beam_search`.
-    length_penalty: Option<f64>,
+    pub(crate) length_penalty: Option<f64>,
     /// The form of the answer: text, any JSON object, or JSON that satisfies a schema.
-    response_format: Option<ResponseFormat>,
+    pub(crate) response_format: Option<ResponseFormat>,
     /// The form of the answer: one of `json` (a schema), `regex`, `choice` (a list of texts),
     /// `grammar` (Lark) and `json_object`.
-    structured_outputs: Option<StructuredOutputs>,
+    pub(crate) structured_outputs: Option<StructuredOutputs>,
     /// Tells how probable each token of the prompt was, and this many alternatives. Not with
     /// `stream`.
-    prompt_logprobs: Option<usize>,
+    pub(crate) prompt_logprobs: Option<usize>,
     /// Sends the answer as it is made.
     pub(crate) stream: Option<bool>,
     /// Only with `stream`.
     pub(crate) stream_options: Option<StreamOptions>,
     /// Divides the logits; 0 always takes the most probable token. 1 if not set.
-    temperature: Option<f32>,
+    pub(crate) temperature: Option<f32>,
     /// Probability that the kept tokens reach together, more than 0 and at most 1.
-    top_p: Option<f32>,
+    pub(crate) top_p: Option<f32>,
     /// Tokens kept, most probable first; 0 or -1 keeps all.
-    top_k: Option<i64>,
+    pub(crate) top_k: Option<i64>,
     /// Probability of a kept token relative to the most probable one, 0 to 1.
-    min_p: Option<f32>,
+    pub(crate) min_p: Option<f32>,
     /// Locally typical sampling, more than 0 and at most 1.
-    typical_p: Option<f32>,
+    pub(crate) typical_p: Option<f32>,
     /// Factor against tokens of the prompt and the answer, more than 0; 1 has no effect.
-    repetition_penalty: Option<f32>,
+    pub(crate) repetition_penalty: Option<f32>,
     /// Subtracted from the logit of a token that is in the answer already.
-    presence_penalty: Option<f32>,
+    pub(crate) presence_penalty: Option<f32>,
     /// Subtracted from a token's logit for each time it is in the answer already.
-    frequency_penalty: Option<f32>,
+    pub(crate) frequency_penalty: Option<f32>,
     /// Added to the logits of tokens: token ids to numbers.
     #[schema(value_type = Option<std::collections::HashMap<String, f32>>)]
-    logit_bias: Option<Map<String, Value>>,
+    pub(crate) logit_bias: Option<Map<String, Value>>,
     /// Texts that never appear in the answer, by the tokens that spell them.
-    bad_words: Option<Vec<String>>,
+    pub(crate) bad_words: Option<Vec<String>>,
     /// Same seed, same answer; drawn if not set.
-    seed: Option<i64>,
+    pub(crate) seed: Option<i64>,
     /// A text or up to 16: the answer ends before the first that appears.
-    stop: Option<OneOrMore>,
+    pub(crate) stop: Option<OneOrMore>,
     /// Tokens that end the answer.
-    stop_token_ids: Option<Vec<u32>>,
+    pub(crate) stop_token_ids: Option<Vec<u32>>,
     /// Tokens generated before a stop token may be chosen.
-    min_tokens: Option<usize>,
+    pub(crate) min_tokens: Option<usize>,
     /// Goes on after the model's own end tokens.
-    ignore_eos: Option<bool>,
+    pub(crate) ignore_eos: Option<bool>,
     /// Shows special tokens if false; true if not set.
-    skip_special_tokens: Option<bool>,
+    pub(crate) skip_special_tokens: Option<bool>,
     /// Requests with a lower number go first; 0 if not set.
-    priority: Option<i32>,
+    pub(crate) priority: Option<i32>,
     /// Seconds after which the request fails.
-    timeout: Option<f64>,
+    pub(crate) timeout: Option<f64>,
     /// Only requests with the same salt share cached prompts.
-    cache_salt: Option<String>,
+    pub(crate) cache_salt: Option<String>,
     /// A name for the log.
-    user: Option<String>,
+    pub(crate) user: Option<String>,
 }
 
 /// What a stream says besides the answer.

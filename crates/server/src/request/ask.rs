@@ -9,8 +9,9 @@ use futures_util::stream::{self, StreamExt};
 use crate::ServedModel;
 use crate::answer::{Answer, Answers, CompleteAnswer, Ending, answers};
 use crate::error::ApiError;
-use crate::openai::sampling::Asked;
-use crate::openai::usage::Usage;
+use crate::request::sampling::Asked;
+use crate::request::usage::Usage;
+
 use crate::record::Record;
 use crate::served_model::stop_tokens;
 

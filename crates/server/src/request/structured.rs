@@ -43,15 +43,15 @@ pub(crate) struct JsonSchemaFormat {
 pub(crate) struct StructuredOutputs {
     /// A JSON schema, as an object or as text.
     #[schema(value_type = Option<Object>)]
-    json: Option<Value>,
+    pub(crate) json: Option<Value>,
     /// A regular expression that matches the whole answer.
-    regex: Option<String>,
+    pub(crate) regex: Option<String>,
     /// The answer is one of these texts.
-    choice: Option<Vec<String>>,
+    pub(crate) choice: Option<Vec<String>>,
     /// A grammar in the Lark dialect of llguidance, beginning at the rule `start`.
-    grammar: Option<String>,
+    pub(crate) grammar: Option<String>,
     /// Any JSON object, if true.
-    json_object: Option<bool>,
+    pub(crate) json_object: Option<bool>,
 }
 
 impl ResponseFormat {

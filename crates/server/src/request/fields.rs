@@ -3,8 +3,6 @@
 //! What is honoured is what the request types have, by their schema; what is refused, and why, is
 //! data ([`Refused`]). The reference page of the API is made from the same two.
 
-use std::sync::LazyLock;
-
 use bantam_checkpoint::nearest;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -12,12 +10,6 @@ use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::error::ApiError;
-use crate::openai::chat::ChatFields;
-use crate::openai::completions::CompletionFields;
-use crate::openai::messages::{ChatMessage, TemplateFields};
-use crate::openai::refused::{self, Refused};
-use crate::openai::sampling::SamplingFields;
-use crate::openai::tokenize::{DetokenizeRequest, TokenizeFields};
 
 /// The fields of one kind of request.
 pub(crate) struct FieldSet {
@@ -25,6 +17,32 @@ pub(crate) struct FieldSet {
     pub(crate) honoured: Vec<Honoured>,
     /// Fields that are known, and refused unless they ask for nothing.
     pub(crate) refused: Vec<&'static Refused>,
+}
+
+/// A known field that is refused unless its value asks for nothing.
+pub(crate) struct Refused {
+    pub(crate) name: &'static str,
+    /// Values, as JSON, that change nothing here and are let through; null always is.
+    pub(crate) no_effect: &'static [&'static str],
+    /// Why, and what to use instead.
+    pub(crate) reason: &'static str,
+}
+
+impl Refused {
+    /// Whether the value changes nothing.
+    fn asks_for_nothing(&self, value: &Value) -> bool {
+        let same = |text: &&str| serde_json::from_str::<Value>(text).is_ok_and(|v| v == *value);
+        self.no_effect.iter().any(same)
+    }
+}
+
+/// A field that is refused.
+pub(crate) const fn refused(
+    name: &'static str,
+    no_effect: &'static [&'static str],
+    reason: &'static str,
+) -> Refused {
+    Refused { name, no_effect, reason }
 }
 
 /// A field that does what it says.
@@ -37,52 +55,8 @@ pub(crate) struct Honoured {
     pub(crate) required: bool,
 }
 
-/// `/v1/chat/completions`.
-pub(crate) static CHAT: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
-    honoured: [
-        honoured::<ChatFields>(),
-        honoured::<TemplateFields>(),
-        honoured::<SamplingFields>(),
-    ]
-    .concat_all(),
-    refused: refused::SHARED.iter().chain(&refused::CHAT).collect(),
-});
-
-/// A message of `/v1/chat/completions`.
-pub(crate) static MESSAGE: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
-    honoured: honoured::<ChatMessage>(),
-    refused: refused::MESSAGE.iter().collect(),
-});
-
-/// `/v1/completions`.
-pub(crate) static COMPLETIONS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
-    honoured: [honoured::<CompletionFields>(), honoured::<SamplingFields>()].concat_all(),
-    refused: refused::SHARED.iter().chain(&refused::COMPLETIONS).collect(),
-});
-
-/// `/tokenize`.
-pub(crate) static TOKENIZE: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
-    honoured: [honoured::<TokenizeFields>(), honoured::<TemplateFields>()].concat_all(),
-    refused: refused::TOKENIZE.iter().collect(),
-});
-
-/// `/detokenize`.
-pub(crate) static DETOKENIZE: LazyLock<FieldSet> =
-    LazyLock::new(|| FieldSet { honoured: honoured::<DetokenizeRequest>(), refused: Vec::new() });
-
-/// Lists in a row.
-trait ConcatAll {
-    fn concat_all(self) -> Vec<Honoured>;
-}
-
-impl<const N: usize> ConcatAll for [Vec<Honoured>; N] {
-    fn concat_all(self) -> Vec<Honoured> {
-        self.into_iter().flatten().collect()
-    }
-}
-
 /// The fields of a type, as its schema has them.
-fn honoured<T: PartialSchema>() -> Vec<Honoured> {
+pub(crate) fn honoured<T: PartialSchema>() -> Vec<Honoured> {
     let RefOr::T(Schema::Object(object)) = T::schema() else { return Vec::new() };
     let described = object.properties.iter().map(|(name, _schema)| Honoured {
         name: name.clone(),

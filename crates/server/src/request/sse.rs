@@ -21,12 +21,6 @@ pub(crate) struct Ends {
     pub(crate) badly: fn(&ApiError) -> Value,
 }
 
-/// The end of a stream of the OpenAI API.
-pub(crate) const OPENAI: Ends = Ends { well: Some("[DONE]"), badly: ApiError::openai };
-
-/// The end of a stream of Triton's generate extension.
-pub(crate) const KSERVE: Ends = Ends { well: None, badly: ApiError::kserve };
-
 /// A response that sends each item as an event.
 pub(crate) fn response<T: Serialize + 'static>(
     items: impl Stream<Item = Result<T, ApiError>> + Send + 'static,

@@ -1,0 +1,25 @@
+//! What requests of every protocol have in common: the conversation, the tools, the form of the
+//! answer and how it is drawn, from the fields of a body to the answers of the engine.
+//!
+//! A protocol has types of its own for what it reads and writes; between the two it speaks to this
+//! module in typed values.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `fields` | which fields a body may have, and how one is read |
+//! | `conversation` | a conversation becomes a prompt |
+//! | `tools` | the functions that a model may or must call |
+//! | `structured` | the form of an answer |
+//! | `sampling` | how tokens are chosen and when an answer ends |
+//! | `ask` | from a checked request to its answers |
+//! | `usage` | what a request took |
+//! | `sse` | answers as server-sent events |
+
+pub(crate) mod ask;
+pub(crate) mod conversation;
+pub(crate) mod fields;
+pub(crate) mod sampling;
+pub(crate) mod sse;
+pub(crate) mod structured;
+pub(crate) mod tools;
+pub(crate) mod usage;
