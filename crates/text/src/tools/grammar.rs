@@ -16,15 +16,16 @@ pub enum ToolChoice {
     Auto,
     /// One of the tools, or several.
     Required,
-    /// The tool of this name.
+    /// The tool of this name, once.
     Named(String),
 }
 
 impl ToolFormat {
     /// The grammar of an answer that calls functions and, unless `choice` is
     /// [`Auto`](ToolChoice::Auto), says nothing else: of `tools`, those that `choice` leaves, with
-    /// arguments by their schemas. With `parallel` there may be several calls, one after another, in
-    /// the formats that can write them; else there is one.
+    /// arguments by their schemas. A tool that is named is called exactly once. Else there may be,
+    /// with `parallel`, several calls one after another in the formats that can write them; without
+    /// it there is one, or for [`Auto`](ToolChoice::Auto) at most one.
     ///
     /// Text beside calls never holds the mark of a call, so what the parser takes for a call is one
     /// that follows its schema. In a format whose calls need no mark, an answer that begins with a
@@ -66,6 +67,7 @@ impl ToolFormat {
             }));
         }
 
+        let parallel = parallel && !matches!(choice, ToolChoice::Named(_));
         let mut source = match choice {
             ToolChoice::Auto => self.calls_in_text(parallel),
             ToolChoice::Required | ToolChoice::Named(_) => self.calls_alone(parallel),
