@@ -141,12 +141,20 @@ for path in /metrics /openapi.json /v1/models; do
     ask_as '' $path
     tell "401: $path without a key" is 401 authentication_error
 done
-for path in / /health /live; do
+for path in / /health /live /ping; do
     ask_as '' $path
     tell "200: $path without a key" is 200
 done
-ask_as '' /v1/models -H "api-key: $key"
-tell '200: the key as api-key' is 200
+for name in api-key x-api-key; do
+    ask_as '' /v1/models -H "$name: $key"
+    tell "200: the key as $name" is 200
+done
+ask /v1/models/
+tell '200: a slash at the end' is 200 '"object":"list"'
+ask "/v1/models/$model" --head
+tell '200: HEAD' is 200
+ask /version
+tell 'GET /version' is 200 '"version"'
 ask /no/such/path
 tell '404: no such path' is 404 invalid_request_error
 ask /v1/models/no-such
@@ -165,7 +173,11 @@ ask /v1/chat/completions -H 'Content-Type: text/plain' -d "$chat}"
 tell '415: another content type' is 415 application/json
 gzip -c <<<"$chat}" >"$folder/gzip"
 post /v1/chat/completions "@$folder/gzip" -H 'Content-Encoding: gzip'
-tell '400 or 415: a compressed body is refused, not misread' [ "$status" = 400 -o "$status" = 415 ]
+tell '415: a compressed body is refused, not misread' is 415 'do not compress'
+ask "/v2/models/$model/generate" -d '{"text_input": "a"}'
+tell '415: a form, which any web page can send' is 415 application/json
+ask /v1/models -X OPTIONS -H 'Origin: https://evil.example' -H 'Access-Control-Request-Method: POST'
+tell '403: a web page that was not let in' is 403 '--cors-origin' origin_not_allowed
 
 # Connections
 ask /v1/models --compressed

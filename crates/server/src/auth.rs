@@ -14,28 +14,34 @@ impl ApiKeys {
         Self(keys)
     }
 
-    /// Checks `Authorization: Bearer KEY` or `api-key: KEY`.
+    /// Checks `Authorization: Bearer KEY`, `X-Api-Key: KEY` and `api-key: KEY`: one good key is enough.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.0.is_empty() {
             return Ok(());
         }
         let refuse =
             |message| Err(ApiError::new(ErrorKind::Unauthorized, message).code("invalid_api_key"));
-        let Some(shown) = shown(headers) else {
+        let mut shown = shown(headers).peekable();
+        if shown.peek().is_none() {
             return refuse("no API key; send it as the header Authorization: Bearer KEY");
-        };
+        }
         // Every key is looked at in full: the time taken tells nothing about how near a guess is.
-        let known = self.0.iter().fold(false, |known, key| known | equal(key.as_bytes(), shown));
+        let is_key = |shown: &[u8]| {
+            self.0.iter().fold(false, |known, key| known | equal(key.as_bytes(), shown))
+        };
+        let known = shown.fold(false, |known, shown| known | is_key(shown));
         if known { Ok(()) } else { refuse("the API key is not one of this server's") }
     }
 }
 
-fn shown(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
+/// The keys that a request shows.
+fn shown(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
-        return scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii());
-    }
-    headers.get("api-key").map(|value| value.as_bytes())
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+    });
+    let plain = ["x-api-key", "api-key"].into_iter().filter_map(|name| headers.get(name));
+    bearer.into_iter().chain(plain.map(|value| value.as_bytes()))
 }
 
 /// Whether two texts are equal, in a time that depends on their lengths only.
@@ -49,7 +55,7 @@ fn equal(key: &[u8], shown: &[u8]) -> bool {
 /// Paths that answer without a key: what a load balancer asks, and the files of the page, which
 /// hold no secrets.
 pub(crate) fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/health" | "/live")
+    matches!(path, "/" | "/health" | "/live" | "/ping")
         || path.starts_with("/v2/health/")
         || path.starts_with("/page/")
 }
@@ -67,6 +73,10 @@ mod tests {
         check("authorization", "Bearer secret").unwrap();
         check("authorization", "bearer other").unwrap();
         check("api-key", "secret").unwrap();
+        check("x-api-key", "secret").unwrap();
+        let both = [("authorization", "Bearer wrong"), ("x-api-key", "other")];
+        let both = both.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        keys.check(&HeaderMap::from_iter(both)).unwrap();
         for key in ["Bearer secre", "Bearer secret1", "Bearer ", "Basic secret", "secret", "é"] {
             assert!(check("authorization", key).is_err(), "{key}");
         }

@@ -1,67 +1,106 @@
-//! Connections: as many at once as the options allow, and none whose client has stopped reading.
+//! Connections: no more than there are slots, and none that is waited for in vain.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{self, Sleep};
 
 use crate::ServerOptions;
+use crate::activity::{Activity, Phase, Protocol, Registry, Slot};
+
+/// What a client is told for which there is no slot, because every connection is being answered.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+                      content-type: application/json\r\n\r\n\
+                      {\"error\":{\"message\":\"all connections are in use; retry in 1 s\",\
+                      \"type\":\"server_error\",\"param\":null,\"code\":null}}";
+
+/// How long connections are waited for.
+#[derive(Clone, Copy)]
+struct Patience {
+    head: Duration,
+    idle: Duration,
+    write: Duration,
+}
 
 /// The connections that may be open at once, over all ports.
 #[derive(Clone)]
 pub(crate) struct Slots {
-    free: Arc<Semaphore>,
-    write_timeout: Duration,
+    registry: Arc<Registry>,
+    patience: Patience,
 }
 
 impl Slots {
     pub(crate) fn new(options: &ServerOptions) -> Self {
-        let free = Arc::new(Semaphore::new(options.max_connections));
-        Self { free, write_timeout: options.write_timeout }
+        let patience = Patience {
+            head: options.head_timeout,
+            idle: options.idle_timeout,
+            write: options.write_timeout,
+        };
+        Self { registry: Arc::new(Registry::new(options.max_connections)), patience }
     }
 
-    /// The next connection, once there is a slot for it.
-    pub(crate) async fn accept(&self, listener: &TcpListener) -> Connection {
-        let stream = loop {
-            match listener.accept().await {
-                Ok((stream, _)) => break stream,
-                // A connection that is gone already, or no file descriptors: others will end.
-                Err(_) => time::sleep(Duration::from_millis(50)).await,
+    /// The next connection. Clients that wait to be accepted never wait for those that say nothing.
+    pub(crate) async fn accept(&self, listener: &TcpListener, protocol: Protocol) -> Connection {
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_gone(&error) => continue,
+                // No file descriptors: a connection that is closed gives one back shortly.
+                Err(_) => {
+                    let closed = self.registry.close_one();
+                    time::sleep(Duration::from_millis(if closed { 1 } else { 50 })).await;
+                    continue;
+                }
+            };
+            // Tokens are worth a packet each. Without it the stream still works.
+            let _ = stream.set_nodelay(true);
+            match self.registry.enter(peer.ip(), protocol) {
+                Some(slot) => return Connection::new(stream, slot, self.patience),
+                // The socket's buffer is empty: all of it fits, or the client is gone.
+                None => drop(stream.try_write(FULL).ok()),
             }
-        };
-        // After accepting: a listener that only waits must not keep a slot from another.
-        let slot = Arc::clone(&self.free).acquire_owned().await;
-        // Tokens are worth a packet each. Without it the stream still works.
-        let _ = stream.set_nodelay(true);
-        Connection {
-            stream,
-            write_timeout: self.write_timeout,
-            stalled: None,
-            _slot: slot.expect("the semaphore is never closed"),
         }
     }
+}
+
+/// Whether a client left before it was accepted.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 /// A connection in its slot.
 ///
 /// A client that stops reading fills the buffers on the way, and a write waits. If it waits for longer
-/// than the options allow it fails: the connection ends, and with it its requests.
+/// than the options allow it fails: the connection ends, and with it its requests. Reading fails where
+/// the head of a request takes too long, and when the slot is given to another.
 pub(crate) struct Connection {
     stream: TcpStream,
-    write_timeout: Duration,
+    slot: Slot,
+    patience: Patience,
     /// Set while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
-    _slot: OwnedSemaphorePermit,
+    /// Set while a request is waited for, with its end.
+    silent: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Its slot was given to another.
+    closed: bool,
 }
 
 impl Connection {
+    fn new(stream: TcpStream, slot: Slot, patience: Patience) -> Self {
+        Self { stream, slot, patience, stalled: None, silent: None, closed: false }
+    }
+
+    /// What it does.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.slot.activity
+    }
+
     /// What became of a write, if it has not waited for too long.
     fn unless_stalled(
         &mut self,
@@ -72,9 +111,28 @@ impl Connection {
             self.stalled = None;
             return written;
         }
-        let limit = self.write_timeout;
+        let limit = self.patience.write;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(time::sleep(limit)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Fails once nothing has come for too long.
+    fn while_silent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let end = match self.slot.activity.phase() {
+            (Phase::Opening, since) => since + self.patience.head,
+            (Phase::Idle, since) => since + self.patience.idle,
+            (Phase::Sending | Phase::Answering, _) => {
+                self.silent = None;
+                return Poll::Pending;
+            }
+        };
+        let (known, sleep) =
+            self.silent.get_or_insert_with(|| (end, Box::pin(time::sleep_until(end.into()))));
+        if *known != end {
+            *known = end;
+            sleep.as_mut().reset(end.into());
+        }
+        sleep.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -84,7 +142,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        self.closed = self.closed || Pin::new(&mut self.slot.closing).poll(context).is_ready();
+        if self.closed {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() {
+            return self.while_silent(context);
+        }
+        if buffer.filled().len() > before {
+            self.slot.activity.heard();
+        }
+        read
     }
 }
 
@@ -123,9 +193,10 @@ impl AsyncWrite for Connection {
 
 #[cfg(feature = "grpc")]
 impl tonic::transport::server::Connected for Connection {
-    type ConnectInfo = tonic::transport::server::TcpConnectInfo;
+    /// Calls find what their connection does among their extensions.
+    type ConnectInfo = Arc<Activity>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        Arc::clone(self.activity())
     }
 }

@@ -10,6 +10,9 @@ use bantam_engine::{EngineError, RequestFailure, SamplingError, SubmitError};
 use bantam_text::TextError;
 use serde_json::{Value, json};
 
+/// Bytes of a message at most: it goes into the response and the log.
+const MAX_MESSAGE: usize = 2000;
+
 /// What is wrong, by whose fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -17,6 +20,8 @@ pub enum ErrorKind {
     BadRequest,
     /// No key, or a wrong one: 401.
     Unauthorized,
+    /// The request was sent to a foreign name, or by a web page that was not let in: 403.
+    Forbidden,
     /// No such path or model: 404.
     NotFound,
     /// The path does not have this method: 405.
@@ -25,7 +30,7 @@ pub enum ErrorKind {
     Timeout,
     /// The body is too large: 413.
     TooLarge,
-    /// The body is not JSON by its content type: 415.
+    /// The body is not JSON by its content type, or is compressed: 415.
     UnsupportedMediaType,
     /// The request is well formed, but this model can do nothing with it: 422.
     Unprocessable,
@@ -38,12 +43,55 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds, by status.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Timeout,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::Unprocessable,
+        Self::Overloaded,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
+    /// When it happens, for the descriptions of the API.
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::BadRequest => "the request cannot be honoured as it is; `param` names the field",
+            Self::Unauthorized => "no API key, or a wrong one",
+            Self::Forbidden => {
+                "a server without keys was asked by a foreign name, or by a web page that was not let \
+                 in"
+            }
+            Self::NotFound => "no such path or model",
+            Self::MethodNotAllowed => "the path does not have this method",
+            Self::Timeout => "the body did not arrive in time, or the `timeout` passed",
+            Self::TooLarge => "the body is larger than the server allows, or would become so",
+            Self::UnsupportedMediaType => {
+                "the body is not JSON by its content type, or is compressed"
+            }
+            Self::Unprocessable => "this model, or its chat template, cannot do it",
+            Self::Overloaded => "too many requests; `Retry-After` says when to come again",
+            Self::Internal => "a step of the model failed, or the server has a fault",
+            Self::Unavailable => {
+                "the server stops or has no room, or the model is dead; `Retry-After` says when to \
+                 come again"
+            }
+        }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -60,6 +108,7 @@ impl ErrorKind {
     pub(crate) const fn openai_type(self) -> &'static str {
         match self {
             Self::Unauthorized => "authentication_error",
+            Self::Forbidden => "permission_error",
             Self::Overloaded => "rate_limit_error",
             Self::Timeout => "timeout_error",
             Self::Internal | Self::Unavailable => "server_error",
@@ -97,10 +146,14 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error that says only what it is, in one line: a message may quote what came from outside,
-    /// so control characters are escaped.
+    /// so control characters are escaped, and a long one is cut.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let message = printable(message.into()).to_string();
+        let mut message = printable(message.into()).to_string();
+        if message.len() > MAX_MESSAGE {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+            message.push('…');
+        }
         Self { kind, message, param: None, code: None, retry_after: None }
     }
 
@@ -162,8 +215,14 @@ impl ApiError {
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
-        if self.kind == ErrorKind::Unauthorized {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match self.kind {
+            ErrorKind::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            ErrorKind::UnsupportedMediaType => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            _ => {}
         }
         response
     }

@@ -16,9 +16,11 @@
 //! # Where to look
 //! | file | what it decides |
 //! |---|---|
-//! | `serve` | listening, connections, stopping |
+//! | `serve` | listening, stopping |
+//! | `connection`, `activity` | how long a connection is waited for, and which is closed for others |
 //! | `options`, `state` | what can be chosen, what requests share |
-//! | `middleware`, `auth`, `request_id`, `body` | what happens around every request |
+//! | `path` | the paths that clients write for those there are |
+//! | `middleware`, `origin`, `auth`, `request_id`, `body`, `body_limits` | what happens around every request |
 //! | `preparation` | who prepares, and how many at once |
 //! | `record`, `log`, `http_metrics` | what is noted about it |
 //! | `served_model`, `answer`, `form` | engine and text, for every protocol |
@@ -29,9 +31,11 @@
 //! | `grpc` | the same over gRPC, with the feature `grpc` |
 //! | `ops`, `metrics` | health, metrics, the description of the API |
 
+mod activity;
 mod answer;
 mod auth;
 mod body;
+mod body_limits;
 mod connection;
 mod error;
 mod form;
@@ -46,7 +50,9 @@ mod openai;
 mod openapi;
 mod ops;
 mod options;
+mod origin;
 mod page;
+mod path;
 mod preparation;
 mod record;
 #[cfg(test)]
@@ -57,9 +63,11 @@ mod serve;
 mod served_model;
 mod state;
 
+use axum::Router;
 use axum::extract::Request;
-use axum::http::Method;
-use axum::{Router, middleware::from_fn_with_state};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{from_fn_with_state, map_request_with_state};
+use axum::response::{IntoResponse, Response};
 
 pub use answer::{
     Answer, AnswerOptions, AnswerToken, Answers, CompleteAnswer, Ending, Part, StoppedBy, TextPart,
@@ -68,6 +76,7 @@ pub use answer::{
 pub use body::{JsonBytes, read as read_body};
 pub use error::{ApiError, ErrorKind};
 pub use options::{LogFormat, LogTarget, ServerOptions};
+pub use origin::{check_host, check_origin};
 pub use record::Record;
 pub use serve::{ServeError, Server, Stop, serve};
 pub use served_model::ServedModel;
@@ -75,7 +84,7 @@ pub use state::{AppState, ServerState};
 
 /// Everything the server answers.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let routes = Router::new()
         .merge(openai::routes())
         .merge(kserve::routes())
         .merge(ops::routes())
@@ -83,17 +92,23 @@ pub fn router(state: AppState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), middleware::observe))
-        .with_state(state)
+        .with_state(state.clone());
+    // Around the routes, so that it comes before one is chosen.
+    Router::new().fallback_service(routes).layer(map_request_with_state(state, path::tidy))
 }
 
 async fn not_found(request: Request) -> ApiError {
-    let path = request.uri().path();
+    let path: String = request.uri().path().chars().take(200).collect();
     let message = format!("there is nothing at {path:?}; /openapi.json lists what there is");
     ApiError::new(ErrorKind::NotFound, message)
 }
 
-async fn method_not_allowed(method: Method, request: Request) -> ApiError {
+async fn method_not_allowed(method: Method, request: Request) -> Response {
+    if method == Method::OPTIONS {
+        // The router adds which methods there are.
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let (path, other) = (request.uri().path(), if method == Method::POST { "GET" } else { "POST" });
     let message = format!("{path} does not answer to {method}; use {other}");
-    ApiError::new(ErrorKind::MethodNotAllowed, message)
+    ApiError::new(ErrorKind::MethodNotAllowed, message).into_response()
 }

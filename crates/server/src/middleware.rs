@@ -1,4 +1,4 @@
-//! Around every request: its name, its notes, its key, its place, and the form of its errors.
+//! Around every request: its name, its notes, who may ask, its place, and the form of its errors.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -7,18 +7,17 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::auth;
+use crate::activity::{Activity, Answering};
 use crate::error::{ApiError, ErrorKind};
 use crate::record::Record;
-use crate::request_id;
-use crate::state::AppState;
+use crate::state::{AppState, Place};
+use crate::{auth, body, request_id};
 
 /// Serves one request. Handlers find its [`Record`] as `Extension<Arc<Record>>`.
 pub(crate) async fn observe(
@@ -34,9 +33,18 @@ pub(crate) async fn observe(
     let path = request.uri().path();
     let speaks_kserve = path == "/v2" || path.starts_with("/v2/");
 
-    let (mut response, permit) = match admit(&state, &request) {
-        Ok(permit) => (answer(request, next).await, permit),
-        Err(error) => (error.into_response(), None),
+    let answering = request.extensions().get::<Arc<Activity>>().map(Activity::answering);
+    let place = Arc::new(Place::default());
+    request.extensions_mut().insert(Arc::clone(&place));
+    let origin = request.headers().get(header::ORIGIN).cloned();
+
+    let preflight = state.origins.preflight(request.method(), request.headers());
+    let mut response = match preflight {
+        Some(told) => told.unwrap_or_else(IntoResponse::into_response),
+        None => match admit(&state, &request) {
+            Ok(()) => answer(request, next).await,
+            Err(error) => error.into_response(),
+        },
     };
     if let Some(error) = response.extensions().get::<ApiError>() {
         record.failed(&error.message);
@@ -48,18 +56,42 @@ pub(crate) async fn observe(
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(request_id::HEADER, id);
     }
+    state.origins.tell(origin.as_ref(), response.headers_mut());
+    if state.check_running().is_err() {
+        // Its next request would find nobody.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response.map(|inner| {
         let ended = inner.is_end_stream();
-        Body::new(ObservedBody { inner, record, ended, _permit: permit })
+        Body::new(ObservedBody { inner, record, ended, _place: place, _answering: answering })
     })
 }
 
-/// Checks the key, and takes a place for what may cost work.
-fn admit(state: &AppState, request: &Request) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-    if !auth::is_open(request.uri().path()) {
-        state.keys.check(request.headers())?;
+/// Refuses by what the head of a request says, before anything is read or done.
+fn admit(state: &AppState, request: &Request) -> Result<(), ApiError> {
+    let (path, headers) = (request.uri().path(), request.headers());
+    state.origins.check(request.uri(), headers)?;
+    if !auth::is_open(path) {
+        state.keys.check(headers)?;
     }
-    (request.method() == Method::POST).then(|| state.admit()).transpose()
+    if !watches(path) {
+        state.check_running()?;
+    }
+    let Some(route) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    if request.method() == Method::POST {
+        if !request.body().is_end_stream() {
+            body::check_kind(route.as_str(), headers)?;
+        }
+        state.check_place()?;
+    }
+    Ok(())
+}
+
+/// Paths that are asked how the server is, while it stops as well.
+fn watches(path: &str) -> bool {
+    matches!(path, "/health" | "/live" | "/ping" | "/metrics" | "/v2/repository/index")
+        || path.starts_with("/v2/health/")
+        || (path.starts_with("/v2/models/") && path.ends_with("/ready"))
 }
 
 /// A fault in a handler costs one request, not the connection.
@@ -75,7 +107,8 @@ struct ObservedBody {
     inner: Body,
     record: Arc<Record>,
     ended: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Arc<Place>,
+    _answering: Option<Answering>,
 }
 
 impl hyper::body::Body for ObservedBody {

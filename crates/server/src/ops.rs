@@ -12,11 +12,13 @@ use utoipa::ToSchema;
 use crate::state::{AppState, ServerState};
 use crate::{metrics, openapi};
 
-/// `/health`, `/live`, `/metrics` and `/openapi.json`.
+/// Health, metrics, the version and the description.
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/health", get(health))
         .route("/live", get(live))
+        .route("/ping", get(ping).post(ping))
+        .route("/version", get(version))
         .route("/metrics", get(prometheus))
         .route("/openapi.json", get(description))
 }
@@ -105,6 +107,40 @@ pub(crate) async fn health(State(state): State<AppState>) -> Response {
 )]
 pub(crate) async fn live() -> &'static str {
     "alive\n"
+}
+
+/// The release that answers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Version {
+    /// By semantic versioning.
+    version: &'static str,
+}
+
+/// Which release this is.
+#[utoipa::path(
+    get,
+    path = "/version",
+    operation_id = "version",
+    tag = "Operation",
+    responses((status = 200, description = "The release", body = Version))
+)]
+pub(crate) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
+}
+
+/// The same as `/health`, by the name that SageMaker has for it.
+#[utoipa::path(
+    get,
+    path = "/ping",
+    operation_id = "ping",
+    tag = "Operation",
+    responses(
+        (status = 200, description = "Every model is ready", body = HealthReport),
+        (status = 503, description = "One or more are not", body = HealthReport)
+    )
+)]
+pub(crate) async fn ping(state: State<AppState>) -> Response {
+    health(state).await
 }
 
 /// What is counted and measured, for Prometheus.

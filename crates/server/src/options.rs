@@ -22,13 +22,26 @@ pub struct ServerOptions {
     pub grpc_port: Option<u16>,
     /// Keys of which a request must show one; empty to answer everyone.
     pub api_keys: Vec<String>,
-    /// Bytes of a request's body at most.
-    pub max_body_bytes: usize,
-    /// Time in which a request must have arrived, its headers and its body each.
-    pub read_timeout: Duration,
+    /// Names beside its own that a server without keys answers to, or `*` for any. Its own are
+    /// `localhost`, loopback addresses, and the address it listens at.
+    pub allow_hosts: Vec<String>,
+    /// Origins of web pages that may use the server, such as `https://chat.example.com`, or `*` for
+    /// any page; pages of the server's own names always may.
+    pub cors_origins: Vec<String>,
+    /// Bytes of a request's body at most; none for 2 MiB and 32 for each token of the longest context
+    /// served, more than a prompt can have.
+    pub max_body_bytes: Option<usize>,
+    /// Time in which the head of a request must have arrived, from its first byte or, for the first of
+    /// a connection, from the connection on.
+    pub head_timeout: Duration,
+    /// Time in which the body of a request must have arrived.
+    pub body_timeout: Duration,
+    /// Time that a connection is kept without a request.
+    pub idle_timeout: Duration,
     /// Time that a client may leave what is sent to it unread before its connection is closed.
     pub write_timeout: Duration,
-    /// Connections open at once, over all ports; more wait to be served.
+    /// Connections open at once, over all ports. For more, those that say nothing are closed, first
+    /// those of the address that has most.
     pub max_connections: usize,
     /// Requests under way at once, over all models; more are refused with status 429.
     pub max_requests: usize,
@@ -43,8 +56,9 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// `127.0.0.1:8000`, no keys, bodies of 8 MiB, 1,024 connections, no deadline, 30 s of
-    /// grace, and a minute for clients that do not read.
+    /// `127.0.0.1:8000`, no keys, bodies as long as the contexts allow, 1,024 connections, no deadline, 30 s of
+    /// grace, 5 s for the head of a request, 30 s for its body, and a minute for clients that do not
+    /// read.
     fn default() -> Self {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
@@ -52,8 +66,12 @@ impl Default for ServerOptions {
             #[cfg(feature = "grpc")]
             grpc_port: None,
             api_keys: Vec::new(),
-            max_body_bytes: 8 << 20,
-            read_timeout: Duration::from_secs(30),
+            allow_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            max_body_bytes: None,
+            head_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
             max_connections: 1024,
             max_requests: 512,

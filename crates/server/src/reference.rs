@@ -10,21 +10,6 @@ use crate::openai::field_sets;
 use crate::openapi;
 use crate::request::fields::FieldSet;
 
-/// All kinds of errors, with what they mean.
-const ERRORS: [(ErrorKind, &str); 11] = [
-    (ErrorKind::BadRequest, "the request cannot be honoured as it is; `param` names the field"),
-    (ErrorKind::Unauthorized, "no API key, or a wrong one"),
-    (ErrorKind::NotFound, "no such path or model"),
-    (ErrorKind::MethodNotAllowed, "the path does not have this method"),
-    (ErrorKind::Timeout, "the body did not arrive in time, or the `timeout` passed"),
-    (ErrorKind::TooLarge, "the body is larger than the server allows"),
-    (ErrorKind::UnsupportedMediaType, "the body is not JSON by its content type"),
-    (ErrorKind::Unprocessable, "this model, or its chat template, cannot do it"),
-    (ErrorKind::Overloaded, "too many requests; `Retry-After` says when to come again"),
-    (ErrorKind::Internal, "a step of the model failed, or the server has a fault"),
-    (ErrorKind::Unavailable, "the server stops, or the model is dead"),
-];
-
 const HEAD: &str = "\
 # The HTTP API
 
@@ -71,8 +56,8 @@ fn paths(page: &mut String) {
 
 fn errors(page: &mut String) {
     line(page, format_args!("\n## Errors\n\n| status | `error.type` | when |\n|---|---|---|"));
-    for (kind, when) in ERRORS {
-        let (status, name) = (kind.status().as_u16(), kind.openai_type());
+    for kind in ErrorKind::ALL {
+        let (status, name, when) = (kind.status().as_u16(), kind.openai_type(), kind.meaning());
         line(page, format_args!("| {status} | `{name}` | {when} |"));
     }
     line(

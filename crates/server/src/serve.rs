@@ -5,10 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
 
+use crate::activity::Protocol;
 use crate::connection::{Connection, Slots};
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -24,6 +26,9 @@ use crate::{ServedModel, ServerOptions, router};
 
 /// Time for connections to send the failures of the last answers, and for the log.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Bytes of a request's head at most, and of what is read or written at once.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +66,8 @@ pub enum Stop {
     /// Not yet.
     #[default]
     No,
-    /// Accept nothing new, complete the answers under way within the grace time, then end.
+    /// Refuse what is new with status 503, complete the answers under way within the grace time, then
+    /// end.
     Drain,
     /// End now.
     Now,
@@ -177,31 +183,45 @@ impl Server {
         let Self { listener, state, .. } = self;
         let router = router(Arc::clone(&state));
         let slots = Slots::new(&state.options);
+        // Tells connections to end after the response under way.
+        let (closing, _) = watch::channel(false);
         let mut connections = JoinSet::new();
         #[cfg(feature = "grpc")]
         if let Some((listener, _)) = grpc {
-            let mut stop = stop.clone();
-            let drain = async move { told(&mut stop, Stop::Drain).await };
-            connections.spawn(grpc::serve(listener, slots.clone(), Arc::clone(&state), drain));
+            let end = ended(closing.subscribe());
+            connections.spawn(grpc::serve(listener, slots.clone(), Arc::clone(&state), end));
         }
         let accepting = async {
             loop {
-                let connection = slots.accept(&listener).await;
-                connections.spawn(answer(connection, router.clone(), &state, stop.clone()));
+                let connection = slots.accept(&listener, Protocol::Http1).await;
+                connections.spawn(answer(connection, router.clone(), ended(closing.subscribe())));
                 while connections.try_join_next().is_some() {}
             }
         };
-        let mut drain = stop.clone();
-        tokio::select! {
-            () = accepting => {}
-            () = told(&mut drain, Stop::Drain) => {}
-        }
+        let grace = state.options.grace;
+        let mut now = stop.clone();
+        let draining = async {
+            told(&mut stop, Stop::Drain).await;
+            state.drain();
+            let end = Instant::now() + grace;
+            let _ = time::timeout(grace, state.all_answered()).await;
+            end
+        };
+        // New requests are refused by a server that still listens: its clients learn why, and when to
+        // come again.
+        let end = tokio::select! {
+            () = accepting => None,
+            () = told(&mut now, Stop::Now) => None,
+            end = draining => Some(end),
+        };
         drop(listener);
-        state.drain();
-        tokio::select! {
-            () = all(&mut connections) => {}
-            () = told(&mut stop, Stop::Now) => {}
-            () = time::sleep(state.options.grace) => {}
+        closing.send_replace(true);
+        if let Some(end) = end {
+            tokio::select! {
+                () = all(&mut connections) => {}
+                () = told(&mut now, Stop::Now) => {}
+                () = time::sleep_until(end.into()) => {}
+            }
         }
         state.shutdown();
         let _ = time::timeout(LAST_WORDS, all(&mut connections)).await;
@@ -234,27 +254,33 @@ async fn all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// Serves one connection; once told to stop, it ends after the response under way.
-fn answer(
-    connection: Connection,
-    router: Router,
-    state: &AppState,
-    mut stop: watch::Receiver<Stop>,
-) -> impl Future<Output = ()> + use<> {
-    let read_timeout = state.options.read_timeout;
-    async move {
-        let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(read_timeout)
-            .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
-        let mut serving = pin!(serving);
-        // How a connection ends is its client's business: requests are logged by themselves.
-        tokio::select! {
-            _ = serving.as_mut() => {}
-            () = told(&mut stop, Stop::Drain) => {
-                serving.as_mut().graceful_shutdown();
-                let _ = serving.await;
-            }
+/// Waits until connections are told to end.
+async fn ended(mut closing: watch::Receiver<bool>) {
+    // Without a server, connections end as well.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// Serves one connection until `end`, and then the response under way.
+async fn answer(connection: Connection, router: Router, end: impl Future<Output = ()>) {
+    let activity = Arc::clone(connection.activity());
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&activity));
+        router.call(request)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The connection knows how long it waits for what.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(connection), service);
+    let mut serving = pin!(serving);
+    // How a connection ends is its client's business: requests are logged by themselves.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = end => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
         }
     }
 }

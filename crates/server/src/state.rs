@@ -1,15 +1,18 @@
 //! What all requests share.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bantam_text::Cancel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::ApiKeys;
+use crate::body_limits::{BodyLimits, BodyRoom};
 use crate::error::{ApiError, ErrorKind};
 use crate::http_metrics::HttpMetrics;
 use crate::log::Log;
+use crate::origin::Origins;
 use crate::preparation::Preparations;
 use crate::record::Observer;
 use crate::{ServeError, ServedModel, ServerOptions};
@@ -24,11 +27,16 @@ pub struct ServerState {
     /// The options.
     pub options: ServerOptions,
     pub(crate) keys: ApiKeys,
+    pub(crate) origins: Origins,
+    pub(crate) body_limits: BodyLimits,
+    pub(crate) body_room: BodyRoom,
     pub(crate) observer: Arc<Observer>,
     /// Requests that may be under way.
     requests: Arc<Semaphore>,
     preparations: Preparations,
     salts: RandomState,
+    /// When the server ends, once it was told to stop.
+    end: OnceLock<Instant>,
 }
 
 impl ServerState {
@@ -46,13 +54,19 @@ impl ServerState {
             }
         }
         let log = Log::open(&options.log_target, options.log_format).map_err(ServeError::Log)?;
+        let context = models.iter().map(ServedModel::context).max().unwrap_or_default();
+        let body_limits = BodyLimits::new(context, options.max_body_bytes);
         Ok(Arc::new(Self {
             models,
+            body_room: BodyRoom::new(&body_limits),
+            body_limits,
+            origins: Origins::new(&options),
             keys: ApiKeys::new(options.api_keys.clone()),
             observer: Arc::new(Observer { log, http: HttpMetrics::default() }),
             requests: Arc::new(Semaphore::new(options.max_requests)),
             preparations: Preparations::default(),
             salts: RandomState::new(),
+            end: OnceLock::new(),
             options,
         }))
     }
@@ -86,15 +100,38 @@ impl ServerState {
 
     /// A place among the requests under way.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.requests).try_acquire_owned().map_err(|_| {
-            let message = format!(
-                "{} requests are under way, as many as this server allows; retry in 1 s",
-                self.options.max_requests
-            );
-            ApiError::new(ErrorKind::Overloaded, message)
-                .code("too_many_requests")
-                .retry_after(std::time::Duration::from_secs(1))
-        })
+        self.check_running()?;
+        Arc::clone(&self.requests).try_acquire_owned().map_err(|_| self.no_place())
+    }
+
+    /// Refuses at once what would find no place later.
+    pub(crate) fn check_place(&self) -> Result<(), ApiError> {
+        if self.requests.available_permits() == 0 { Err(self.no_place()) } else { Ok(()) }
+    }
+
+    fn no_place(&self) -> ApiError {
+        let message = format!(
+            "{} requests are under way, as many as this server allows; retry in 1 s",
+            self.options.max_requests
+        );
+        ApiError::new(ErrorKind::Overloaded, message)
+            .code("too_many_requests")
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// Refuses once the server was told to stop.
+    pub(crate) fn check_running(&self) -> Result<(), ApiError> {
+        let Some(end) = self.end.get() else { return Ok(()) };
+        let left = end.saturating_duration_since(Instant::now());
+        let message = "the server stops and completes what it has begun; ask another, or later";
+        Err(ApiError::new(ErrorKind::Unavailable, message).code("stopping").retry_after(left))
+    }
+
+    /// Waits until no request is under way.
+    pub(crate) async fn all_answered(&self) {
+        // More than this many cannot be acquired at once; so many never are.
+        let all = u32::try_from(self.options.max_requests).unwrap_or(u32::MAX);
+        let _ = self.requests.acquire_many(all).await;
     }
 
     /// The number by which the cache tells salts apart: unpredictable, the same for the same text.
@@ -103,13 +140,30 @@ impl ServerState {
         self.salts.hash_one(text)
     }
 
-    /// Tells every engine to finish what it has and to accept nothing new.
+    /// Refuses what is new from now on, and tells every engine to finish what it has.
     pub fn drain(&self) {
+        self.end.get_or_init(|| Instant::now() + self.options.grace);
         self.models.iter().for_each(|model| model.engine().drain());
     }
 
     /// Tells every engine to end after the current step.
     pub fn shutdown(&self) {
         self.models.iter().for_each(|model| model.engine().shutdown());
+    }
+}
+
+/// A request's place among those under way: taken once its body is there, so that a client that sends
+/// slowly keeps it from nobody, and kept until the response has been sent.
+#[derive(Default)]
+pub(crate) struct Place(OnceLock<OwnedSemaphorePermit>);
+
+impl Place {
+    /// Takes it.
+    pub(crate) fn take(&self, state: &ServerState) -> Result<(), ApiError> {
+        if self.0.get().is_none() {
+            // A request reads its body once, so nobody else has taken it meanwhile.
+            let _ = self.0.set(state.admit()?);
+        }
+        Ok(())
     }
 }

@@ -70,7 +70,8 @@ impl Running {
 
     async fn send(&self, line: &str, about: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let head = format!("{line} HTTP/1.1\r\nhost: a\r\n{about}connection: close\r\n\r\n");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: localhost\r\n{about}connection: close\r\n\r\n");
         stream.write_all((head + body).as_bytes()).await.unwrap();
         stream
     }
@@ -325,7 +326,7 @@ async fn being_told_twice_ends_at_once() {
 
 #[tokio::test]
 async fn a_slow_client_is_not_waited_for() {
-    let options = ServerOptions { read_timeout: Duration::from_millis(50), ..quiet() };
+    let options = ServerOptions { head_timeout: Duration::from_millis(50), ..quiet() };
     let server = Running::start(options, Toy::new(limits())).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"POST /v1/comp").await.unwrap();

@@ -65,7 +65,7 @@ impl Running {
     async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-length: {length}\r\n{headers}\r\n"
         );
         let (address, request) = (self.address, [head.as_bytes(), body].concat());
@@ -91,7 +91,8 @@ impl Running {
     }
 
     async fn post(&self, path: &str, body: Value) -> Reply {
-        self.send("POST", path, "", body.to_string().as_bytes()).await
+        let json = "content-type: application/json\r\n";
+        self.send("POST", path, json, body.to_string().as_bytes()).await
     }
 
     /// Posts and expects success.

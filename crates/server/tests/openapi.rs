@@ -48,3 +48,31 @@ async fn chats_and_completions_answer_in_their_own_forms() {
         assert!(choice["properties"].get(field).is_some(), "{path}: {choice}");
     }
 }
+
+#[tokio::test]
+async fn every_operation_says_how_it_fails_and_what_it_streams() {
+    let (_, text) = Client::new(Toy::new(limits())).get("/openapi.json").await;
+    let description: Value = serde_json::from_str(&text).unwrap();
+    let mut streams = 0;
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let responses = operation["responses"].as_object().unwrap();
+            let expected: &[&str] = match (&method[..], operation.get("requestBody")) {
+                ("post", Some(_)) => {
+                    &["400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503"]
+                }
+                _ => &["403", "500", "503"],
+            };
+            for status in expected {
+                assert!(responses.contains_key(*status), "{method} {path} has no {status}");
+            }
+            assert!(!responses.contains_key("default"), "{method} {path}");
+            let kinds = &operation["responses"]["200"]["content"];
+            if let Some(events) = kinds.get("text/event-stream") {
+                assert!(events["schema"].is_object(), "{path}");
+                streams += 1;
+            }
+        }
+    }
+    assert!(streams >= 3, "only {streams} operations stream");
+}

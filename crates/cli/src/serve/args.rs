@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use bantam_engine::{EngineOptions, HandleOptions, PrefillLimit};
 use bantam_model::{LoadOptions, OptionNames};
+use bantam_server::{check_host, check_origin};
 use clap::{Args, ValueEnum};
 
 use crate::format::Format;
@@ -48,6 +49,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     pub(super) api_key_file: Option<PathBuf>,
 
+    /// A name beside localhost that a server without keys answers to, such as the one by which others
+    /// on the network call it, or * for any; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = host, help_heading = "Server")]
+    pub(super) allow_host: Vec<String>,
+
+    /// Web pages of this origin, such as https://chat.example.com, may use the server, or * for all
+    /// pages; may be given several times [default: its own page only]
+    #[arg(long, value_name = "ORIGIN", value_parser = origin, help_heading = "Server")]
+    pub(super) cors_origin: Vec<String>,
+
     /// Seconds after which a request fails; requests may ask for less
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = positive, help_heading = "Server")]
     pub(super) request_timeout: usize,
@@ -56,9 +67,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = count, help_heading = "Server")]
     pub(super) drain_timeout: usize,
 
-    /// Largest body of a request
-    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = bytes, help_heading = "Server")]
-    pub(super) max_body: u64,
+    /// Largest body of a request [default: 2 MiB and 32 bytes for each token of the longest context]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Server")]
+    pub(super) max_body: Option<u64>,
 
     /// One line for each request, in this form
     #[arg(long, value_name = "FORM", value_enum, default_value_t = LogForm::Text, help_heading = "Server")]
@@ -117,6 +128,14 @@ Examples:
   bantam serve chat=./dialog@int4 intent=smollm2@int8 --memory 12GiB
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"model\": \"smollm2\", \"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'";
+
+fn host(name: &str) -> Result<String, String> {
+    check_host(name).map(|()| name.to_owned())
+}
+
+fn origin(origin: &str) -> Result<String, String> {
+    check_origin(origin).map(|()| origin.to_owned())
+}
 
 /// Rows whose logits a step may compute beside those of running requests: prompts that are scored.
 const SCORED_ROWS: usize = 128;

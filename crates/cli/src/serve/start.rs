@@ -152,7 +152,9 @@ impl ServeArgs {
             #[cfg(feature = "grpc")]
             grpc_port: self.grpc_port,
             api_keys,
-            max_body_bytes: usize::try_from(self.max_body)?,
+            allow_hosts: self.allow_host.clone(),
+            cors_origins: self.cors_origin.clone(),
+            max_body_bytes: self.max_body.map(usize::try_from).transpose()?,
             deadline: Some(Duration::from_secs(self.request_timeout as u64)),
             grace: Duration::from_secs(self.drain_timeout as u64),
             // Those that run and wait, and as many again that are prepared or refused.

@@ -37,7 +37,7 @@ pub(super) fn prepare(
     }
     let rows =
         request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
-    read_inputs(request.inputs, &request.raw_input_contents, &mut given)?;
+    read_inputs(state, request.inputs, &request.raw_input_contents, &mut given)?;
     let names: Vec<&str> = request.outputs.iter().map(output_name).collect::<Result<_, _>>()?;
     let question = given.into_question()?;
     let stream = question.stream.unwrap_or(false);
@@ -73,6 +73,7 @@ fn output_name(output: &InferRequestedOutputTensor) -> Result<&str, ApiError> {
 }
 
 fn read_inputs(
+    state: &ServerState,
     inputs: Vec<InferInputTensor>,
     raw: &[Vec<u8>],
     given: &mut Fields,
@@ -91,7 +92,9 @@ fn read_inputs(
         }
         let datatype = Datatype::parse(&datatype, &name)?;
         let elements = match (contents, raw.get(index)) {
-            (None, Some(bytes)) => Tensor::elements_of_bytes(&name, datatype, bytes)?,
+            (None, Some(bytes)) => {
+                Tensor::elements_of_bytes(&name, datatype, bytes, state.body_limits.values)?
+            }
             (Some(contents), None) => elements(&name, datatype, contents)?,
             (Some(_), Some(_)) => {
                 return Err(bad(&name, "has contents beside raw_input_contents; send one of them"));
@@ -165,6 +168,7 @@ pub(super) fn status(error: &ApiError) -> Status {
     let code = match error.kind {
         ErrorKind::BadRequest | ErrorKind::UnsupportedMediaType => Code::InvalidArgument,
         ErrorKind::Unauthorized => Code::Unauthenticated,
+        ErrorKind::Forbidden => Code::PermissionDenied,
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::MethodNotAllowed => Code::Unimplemented,
         ErrorKind::Timeout => Code::DeadlineExceeded,

@@ -11,11 +11,19 @@ mod service;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use futures_util::stream;
+use http_body_util::BodyExt;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::activity::{Activity, Protocol};
 use crate::connection::Slots;
 use crate::grpc::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::grpc::service::Service;
@@ -28,15 +36,32 @@ pub(crate) async fn serve(
     state: AppState,
     stop: impl Future<Output = ()>,
 ) {
-    let limit = state.options.max_body_bytes;
-    let service = GrpcInferenceServiceServer::new(Service::new(state))
+    let limit = state.body_limits.bytes;
+    let service = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&state)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
     let incoming = stream::unfold((listener, slots), async |(listener, slots)| {
-        let connection = slots.accept(&listener).await;
+        let connection = slots.accept(&listener, Protocol::Http2).await;
         Some((Ok::<_, Infallible>(connection), (listener, slots)))
     });
-    let server = Server::builder().add_service(service);
+    let routes = Routes::new(service).into_axum_router();
+    let routes = routes.layer(from_fn_with_state(state, observe));
+    let server = Server::builder().add_routes(Routes::from(routes));
     // It fails only if its options contradict each other; connections fail by themselves.
     let _ = server.serve_with_incoming_shutdown(incoming, stop).await;
+}
+
+/// Refuses calls by foreign names and web pages, and notes that a connection is not idle.
+async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let answering = request.extensions().get::<Arc<Activity>>().map(Activity::answering);
+    if let Err(error) = state.origins.check(request.uri(), request.headers()) {
+        return convert::status(&error).into_http();
+    }
+    let response = next.run(request).await;
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_the_end = &answering;
+            frame
+        }))
+    })
 }

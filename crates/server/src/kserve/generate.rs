@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 use crate::body;
 use crate::error::ApiError;
 use crate::kserve::generation::{self, Answering, Generation};
-use crate::kserve::infer::uncompressed;
 use crate::kserve::outputs::OutputTensor;
 use crate::kserve::question::Fields;
 use crate::kserve::{ModelPath, STREAM_ENDS, VERSION};
@@ -79,8 +78,7 @@ async fn begin(
     request: Request,
     can_stream: bool,
 ) -> Result<(Head, Answering, bool), ApiError> {
-    uncompressed(request.headers())?;
-    let bytes = body::read(request.into_body(), &state).await?;
+    let bytes = body::read(request, &state).await?;
     let (head, generation, stream) =
         state.prepare(move |state, _| prepare(state, &path, &bytes, can_stream)).await?;
     let answering = generation.begin(&state, record).await?;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::body;
-use crate::error::{ApiError, ErrorKind};
+use crate::body::{self, JSON_LENGTH};
+use crate::error::ApiError;
 use crate::kserve::generation::{self, Generation};
 use crate::kserve::outputs::OutputTensor;
 use crate::kserve::question::Fields;
@@ -19,9 +19,6 @@ use crate::kserve::{ModelPath, VERSION};
 use crate::record::Record;
 use crate::request::fields;
 use crate::state::{AppState, ServerState};
-
-/// Bytes of JSON at the beginning of a body; tensors as bytes follow.
-const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The JSON of a request.
 #[derive(Deserialize)]
@@ -98,33 +95,12 @@ pub(crate) async fn infer(
     Extension(record): Extension<Arc<Record>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    uncompressed(request.headers())?;
-    let json_length = json_length(request.headers())?;
-    let bytes = body::read(request.into_body(), &state).await?;
+    let json_length = body::json_length(request.headers())?;
+    let bytes = body::read(request, &state).await?;
     let prepared = state.prepare(move |state, _| prepare(state, &path, &bytes, json_length));
     let (form, generation) = prepared.await?;
     let outputs = generation.begin(&state, record).await?.whole().await?;
     form.respond(outputs)
-}
-
-/// Refuses compressed bodies.
-pub(super) fn uncompressed(headers: &HeaderMap) -> Result<(), ApiError> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => {
-            let message = format!("bodies of encoding {encoding:?} are not read; do not compress");
-            Err(ApiError::new(ErrorKind::UnsupportedMediaType, message))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
-    let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
-    let length = value.to_str().ok().and_then(|value| value.trim().parse().ok());
-    length.map(Some).ok_or_else(|| {
-        let message = format!("the header {HEADER_LENGTH} has {value:?}, expected bytes of JSON");
-        ApiError::bad_request(message)
-    })
 }
 
 fn prepare(
@@ -137,7 +113,7 @@ fn prepare(
     let length = json_length.unwrap_or(bytes.len());
     let Some((json, binary)) = bytes.split_at_checked(length) else {
         let got = bytes.len();
-        let message = format!("the header {HEADER_LENGTH} has {length}, but the body {got} bytes");
+        let message = format!("the header {JSON_LENGTH} has {length}, but the body {got} bytes");
         return Err(ApiError::bad_request(message));
     };
     let request: InferRequest = fields::parse(&fields::read_any(json)?)?;
@@ -160,7 +136,7 @@ fn prepare(
     }
     let rows =
         request.inputs.iter().any(|input| input.name == "text_input" && input.shape.len() > 1);
-    read_inputs(request.inputs, binary, &mut given)?;
+    read_inputs(state, request.inputs, binary, &mut given)?;
     let question = given.into_question()?;
     if question.stream == Some(true) {
         let message = "stream is true, but /infer has one response; ask /generate_stream";
@@ -179,7 +155,13 @@ fn prepare(
 }
 
 /// Reads the inputs; those without data are in the bytes, one after another.
-fn read_inputs(inputs: Vec<Input>, mut bytes: &[u8], given: &mut Fields) -> Result<(), ApiError> {
+fn read_inputs(
+    state: &ServerState,
+    inputs: Vec<Input>,
+    mut bytes: &[u8],
+    given: &mut Fields,
+) -> Result<(), ApiError> {
+    let mut count = 0;
     for Input { name, shape, datatype, data, parameters } in inputs {
         let datatype = Datatype::parse(&datatype, &name)?;
         let elements = match (data, parameters.binary_data_size) {
@@ -192,13 +174,15 @@ fn read_inputs(inputs: Vec<Input>, mut bytes: &[u8], given: &mut Fields) -> Resu
                     return Err(bad(&name, problem));
                 };
                 bytes = rest;
-                Tensor::elements_of_bytes(&name, datatype, own)?
+                Tensor::elements_of_bytes(&name, datatype, own, state.body_limits.values)?
             }
             (Some(_), Some(_)) => return Err(bad(&name, "has data twice: as JSON and as bytes")),
             (None, None) => {
                 return Err(bad(&name, "has no data; send data, or binary_data_size and bytes"));
             }
         };
+        count += elements.len();
+        state.body_limits.check_values(count)?;
         given.add_tensor(Tensor::new(&name, &shape, elements)?)?;
     }
     if bytes.is_empty() {
@@ -242,7 +226,7 @@ impl Form {
         let json = json.to_string().into_bytes();
         let length = HeaderValue::from(json.len());
         let mut response = [json, bytes].concat().into_response();
-        response.headers_mut().insert(HEADER_LENGTH, length);
+        response.headers_mut().insert(JSON_LENGTH, length);
         Ok(response)
     }
 }

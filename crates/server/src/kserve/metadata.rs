@@ -1,11 +1,11 @@
 //! What is told about the server and its models.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use serde_json::{Map, Value, json};
 
 use crate::ServedModel;
+use crate::body;
 use crate::error::{ApiError, ErrorKind};
 use crate::kserve::fields::{FIELDS, Meaning};
 use crate::kserve::generation;
@@ -228,8 +228,9 @@ pub(crate) fn index_entries(state: &ServerState, only_ready: bool) -> Vec<IndexE
 )]
 pub(crate) async fn index(
     State(state): State<AppState>,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<Value>, ApiError> {
+    let body = body::read_free(request, &state).await?;
     let mut only_ready = false;
     if !body.is_empty() {
         let object: Map<String, Value> = serde_json::from_slice(&body).map_err(|error| {

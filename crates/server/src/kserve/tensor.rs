@@ -151,16 +151,22 @@ impl Tensor {
         }
     }
 
-    /// The elements in bytes: little-endian, texts with their length before them as 4 bytes.
+    /// The elements in bytes, `most` at most: little-endian, texts with their length before them as 4
+    /// bytes.
     pub(crate) fn elements_of_bytes(
         name: &str,
         datatype: Datatype,
         bytes: &[u8],
+        most: usize,
     ) -> Result<Vec<Value>, ApiError> {
         if datatype == Datatype::Bytes {
-            return texts(name, bytes);
+            return texts(name, bytes, most);
         }
         let (datatype_name, size) = datatype.row();
+        // An element takes many times the bytes that it came in.
+        if bytes.len() / size > most {
+            return Err(too_many(name, most));
+        }
         let got = bytes.len();
         if !got.is_multiple_of(size) {
             let problem = format!("has {got} bytes, which are not whole {datatype_name} elements");
@@ -181,9 +187,16 @@ fn flatten(data: &Value, elements: &mut Vec<Value>) {
     }
 }
 
-fn texts(name: &str, mut bytes: &[u8]) -> Result<Vec<Value>, ApiError> {
+fn too_many(name: &str, most: usize) -> ApiError {
+    bad(name, format_args!("has more than {most} elements; send fewer"))
+}
+
+fn texts(name: &str, mut bytes: &[u8], most: usize) -> Result<Vec<Value>, ApiError> {
     let mut texts = Vec::new();
     while !bytes.is_empty() {
+        if texts.len() == most {
+            return Err(too_many(name, most));
+        }
         let text = bytes.split_first_chunk().and_then(|(length, rest)| {
             let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
             rest.split_at_checked(length)
@@ -263,7 +276,7 @@ mod tests {
     #[test]
     fn bytes_are_read_as_the_type_says() {
         let read = |datatype, bytes: &[u8]| {
-            Value::from(Tensor::elements_of_bytes("x", datatype, bytes).unwrap())
+            Value::from(Tensor::elements_of_bytes("x", datatype, bytes, 9).unwrap())
         };
         assert_eq!(read(Datatype::Int16, &[0xfe, 0xff, 3, 0]), json!([-2, 3]));
         assert_eq!(read(Datatype::Uint16, &[0xfe, 0xff]), json!([65534]));
@@ -277,13 +290,15 @@ mod tests {
     #[test]
     fn what_is_no_tensor_is_refused() {
         let bytes = |datatype, bytes: &[u8]| {
-            Tensor::elements_of_bytes("x", datatype, bytes).unwrap_err().to_string()
+            Tensor::elements_of_bytes("x", datatype, bytes, 2).unwrap_err().to_string()
         };
         assert!(bytes(Datatype::Int32, &[1, 2, 3]).contains("3 bytes"));
         assert!(bytes(Datatype::Bytes, &[1, 0, 0]).contains("element 0"));
         assert!(bytes(Datatype::Bytes, &[0xff, 0xff, 0xff, 0xff, b'a']).contains("element 0"));
         assert!(bytes(Datatype::Bytes, &[1, 0, 0, 0, 0xff]).contains("UTF-8"));
         assert!(bytes(Datatype::Fp32, &f32::NAN.to_le_bytes()).contains("not a number"));
+        assert!(bytes(Datatype::Bool, &[0, 1, 0]).contains("more than 2 elements"));
+        assert!(bytes(Datatype::Bytes, &[0; 12]).contains("more than 2 elements"));
         let shape = |shape: &[i64], count| {
             Tensor::new("x", shape, vec![1.into(); count]).map_err(|error| error.message)
         };
@@ -307,7 +322,8 @@ mod tests {
         ) {
             for elements in [Elements::Texts(texts), Elements::Floats(floats), Elements::Counts(counts)] {
                 let (datatype, bytes) = (elements.datatype(), elements.to_bytes());
-                let read = Tensor::elements_of_bytes("x", datatype, &bytes).unwrap();
+                let read =
+                    Tensor::elements_of_bytes("x", datatype, &bytes, usize::MAX).unwrap();
                 let json = Value::from(elements.to_json());
                 let of_json = Tensor::elements_of_json("x", datatype, &json).unwrap();
                 prop_assert_eq!(read, of_json);
@@ -317,7 +333,7 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(bytes: Vec<u8>) {
             for (datatype, ..) in DATATYPES {
-                let _ = Tensor::elements_of_bytes("x", datatype, &bytes);
+                let _ = Tensor::elements_of_bytes("x", datatype, &bytes, usize::MAX);
             }
         }
     }

@@ -1,16 +1,23 @@
 //! Server-sent events.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time;
 
 use crate::error::ApiError;
 use crate::record::Record;
+
+/// Time after which a stream that has nothing to say sends a comment, which clients ignore and
+/// proxies take for life.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How a protocol ends a stream.
 #[derive(Clone, Copy)]
@@ -42,11 +49,34 @@ pub(crate) fn response<T: Serialize + 'static>(
                 Some(event)
             }
         };
-        async move { event.map(Ok::<_, std::convert::Infallible>) }
+        async move { event }
     });
-    let headers =
-        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    respond(events)
+}
+
+/// A response that sends these events, and a comment wherever none comes for a while.
+pub(crate) fn respond(events: impl Stream<Item = String> + Send + 'static) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // Otherwise nginx collects events until it has a buffer full.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    let events = kept_alive(events, KEEP_ALIVE).map(Ok::<_, Infallible>);
     (headers, Body::from_stream(events)).into_response()
+}
+
+/// The events, and a comment after each `period` without one.
+fn kept_alive(
+    events: impl Stream<Item = String> + Send + 'static,
+    period: Duration,
+) -> impl Stream<Item = String> + Send + 'static {
+    stream::unfold(events.boxed(), move |mut events| async move {
+        match time::timeout(period, events.next()).await {
+            Ok(event) => Some((event?, events)),
+            Err(_) => Some((": keep-alive\n\n".to_owned(), events)),
+        }
+    })
 }
 
 fn event(item: &impl Serialize) -> Result<String, ApiError> {
@@ -55,4 +85,25 @@ fn event(item: &impl Serialize) -> Result<String, ApiError> {
         let message = format!("the answer cannot be written as JSON: {error}");
         ApiError::new(crate::ErrorKind::Internal, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_stream_says_that_it_lives() {
+        let waits = [0, 350, 0, 150];
+        let events = stream::iter(waits).then(|wait| async move {
+            time::sleep(Duration::from_millis(wait)).await;
+            "data: x\n\n".to_owned()
+        });
+        let all: Vec<String> = kept_alive(events, Duration::from_millis(100)).collect().await;
+        let comments = |part: &[String]| part.iter().filter(|text| text.starts_with(':')).count();
+        // Threads may be late, but never early.
+        assert_eq!(comments(&all[..1]), 0);
+        assert!((3..=4).contains(&comments(&all[1..5])), "{all:?}");
+        assert_eq!(all.len() - comments(&all), waits.len(), "{all:?}");
+        assert!(all.last().is_some_and(|last| last == "data: x\n\n"));
+    }
 }
