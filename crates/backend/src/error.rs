@@ -38,6 +38,17 @@ pub enum BackendError {
         /// The block.
         block: u32,
     },
+    /// The system has no memory for this, or a limit of this process forbids it.
+    #[error(
+        "{op}: the system gives no {} MiB; ask for less, or raise the memory limits of this process",
+        bytes.div_ceil(1 << 20)
+    )]
+    OutOfMemory {
+        /// The operation.
+        op: &'static str,
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// The device cannot do this.
     #[error("{op}: {what} is not supported by {backend}; {way_out}")]
     Unsupported {

@@ -224,6 +224,12 @@ pub trait Backend: Send + Sync {
     /// If the device cannot hold this layout.
     fn cache(&self, layout: &KvLayout) -> Result<Self::Cache, BackendError>;
 
+    /// Takes all memory of a cache from the system, where it would otherwise be taken as blocks are
+    /// first used. What the cache holds stays as it is.
+    fn reserve(&self, cache: &mut Self::Cache) {
+        let _ = cache;
+    }
+
     /// Writes `values: [rows, columns]` into a tensor.
     ///
     /// # Errors

@@ -88,3 +88,40 @@ fn what_cannot_be_soaked_is_refused_in_one_line() {
     let message = refused(&["--report", "/no/such/folder/soak.md"]);
     assert!(message.contains("/no/such/folder/soak.md"), "{message}");
 }
+
+#[test]
+fn a_short_attack_is_reported() {
+    let server = serve(&[&model("soak-hostile")], &["--max-model-len", "1024", "--log", "off"]);
+    let report = folder("hostile-report").join("hostile.md");
+    let size = ["--hostile", "--clients", "8", "--duration", "12", "--quiet", "4"];
+    let output = ["--json", "--url", &server.url, "--report", report.to_str().unwrap()];
+    let finished = run(&[&["bench", "soak"], &size[..], &output].concat());
+    let found = finished.json();
+    let found = &found["report"];
+    let holds = |name: &str| {
+        let checks = found["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["check"].as_str().unwrap().contains(name)).unwrap().clone()
+    };
+    // The machine of a test is too busy for times; the rest holds on any.
+    assert_eq!(holds("/health says ready")["holds"], true, "{found}");
+    assert_eq!(holds("no step fails")["holds"], true, "{found}");
+    let attacks = found["attacks"].as_array().unwrap();
+    let of = |name: &str| {
+        let found = attacks.iter().find(|attack| attack["attack"] == name);
+        found.unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    for name in ["repetition_penalty 1e-38", "frequency_penalty -3e38", "timeout 1e300"] {
+        assert_eq!(of(name)["verdict"], "held", "{}", of(name));
+        assert!(of(name)["outcomes"]["400"].as_u64().unwrap() > 0, "{}", of(name));
+    }
+    let page = std::fs::read_to_string(report).unwrap();
+    assert!(page.contains("waiting (ms)") && page.contains("ambiguous Lark"), "{page}");
+}
+
+#[test]
+fn an_attack_and_a_soak_have_options_of_their_own() {
+    let refused = run(&["bench", "soak", "--hostile", "--cancel", "0.1"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    let refused = run(&["bench", "soak", "--quiet", "3"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}

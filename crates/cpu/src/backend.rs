@@ -56,6 +56,10 @@ impl Backend for Cpu {
         CpuCache::new(layout)
     }
 
+    fn reserve(&self, cache: &mut CpuCache) {
+        cache.reserve(self.pool());
+    }
+
     fn write(&self, values: &[f32], out: &mut CpuTensor) -> Result<(), BackendError> {
         let columns = out.columns.max(1);
         BackendError::check_shape("write", "values past whole rows", values.len() % columns, 0)?;

@@ -9,8 +9,12 @@ use crate::aligned::AlignedBytes;
 use crate::attention::CHUNK;
 use crate::element::Cached;
 use crate::layout::{PanelFormat, QUAD};
+use crate::pool::Pool;
 use crate::simd::LANES;
 use bantam_backend::{BackendError, KvFormat, KvLayout, KvRanges};
+
+/// Bytes whose pages one task takes from the system.
+const RESERVED_AT_ONCE: usize = 16 << 20;
 
 /// Cached keys and values of one model.
 #[derive(Debug)]
@@ -53,7 +57,8 @@ impl CpuCache {
         // Whole cache lines, so that every panel starts on one.
         let head_bytes = (key_bytes + value_bytes + scale_bytes).next_multiple_of(64);
         let len = layout.layers * layout.blocks * layout.kv_heads * head_bytes;
-        let data = AlignedBytes::filled(len, 0);
+        let data = AlignedBytes::zeroed(len)
+            .ok_or(BackendError::OutOfMemory { op: "cache", bytes: len })?;
         Ok(Self {
             layout: *layout,
             format,
@@ -69,6 +74,16 @@ impl CpuCache {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// Takes the memory from the system that blocks would take when they are first used.
+    pub(crate) fn reserve(&mut self, pool: &Pool) {
+        let (len, toucher) = (self.data.len(), self.data.toucher());
+        pool.run(len.div_ceil(RESERVED_AT_ONCE), |_, task| {
+            let start = task * RESERVED_AT_ONCE;
+            // SAFETY: every task has a part of its own.
+            unsafe { toucher.touch(start..start + RESERVED_AT_ONCE) };
+        });
     }
 
     fn head_offset(&self, layer: usize, block: usize, head: usize) -> usize {

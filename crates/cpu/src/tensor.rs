@@ -6,6 +6,7 @@ use crate::simd::LANES;
 use bantam_backend::{BackendError, LinearInput};
 use bantam_numerics::ActivationFormat;
 use half::bf16;
+use std::hint::black_box;
 
 /// f32 rows, made once for a maximal number of rows.
 #[derive(Debug)]
@@ -17,7 +18,9 @@ pub struct CpuTensor {
 
 impl CpuTensor {
     pub(crate) fn new(rows: usize, columns: usize) -> Self {
-        Self { values: vec![0.0; rows * columns], columns, rows: 0 }
+        // Written, not only zero: every step may use all rows, so the memory is taken now.
+        let values = std::iter::repeat_n(black_box(0.0), rows * columns).collect();
+        Self { values, columns, rows: 0 }
     }
 
     /// Says how many rows the operation `op` is about to write.
@@ -58,8 +61,12 @@ pub struct CpuOperand {
 impl CpuOperand {
     pub(crate) fn new(rows: usize, columns: usize, format: ActivationFormat) -> Self {
         let stride = columns.next_multiple_of(LANES);
+        let mut data = AlignedBytes::filled(rows * stride * format.element_bytes(), 0);
+        let len = data.len();
+        // SAFETY: this thread alone has the bytes.
+        unsafe { data.toucher().touch(0..len) };
         Self {
-            data: AlignedBytes::filled(rows * stride * format.element_bytes(), 0),
+            data,
             scales: vec![0.0; rows * ActivationFormat::Fp8Blocks.scales(columns)],
             made_for: format,
             format,

@@ -1,5 +1,6 @@
 //! Beam search: the most probable answers, instead of drawn ones.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::{
@@ -18,8 +19,8 @@ pub struct BeamRequest {
     pub max_tokens: Option<usize>,
     /// Tokens that end an answer.
     pub stop_tokens: Vec<u32>,
-    /// An answer's log-probability is divided by its number of tokens to this power: 0 compares
-    /// probabilities, 1 their means over the tokens; more favours long answers.
+    /// An answer's log-probability is divided by its number of tokens to this power, -10 to 10: 0
+    /// compares probabilities, 1 their means over the tokens; more favours long answers.
     pub length_penalty: f64,
     /// Requests with a lower number go first.
     pub priority: i32,
@@ -70,8 +71,8 @@ impl BeamRequest {
         if self.width == 0 {
             return refuse("width", 0.0, "1 or more; 4 is a common choice");
         }
-        if !self.length_penalty.is_finite() {
-            let expected = "a finite number; 1 compares means over the tokens";
+        if !(-10.0..=10.0).contains(&self.length_penalty) {
+            let expected = "-10 to 10; 1 compares means over the tokens";
             return refuse("length_penalty", self.length_penalty as f32, expected);
         }
         let whole = Request {
@@ -151,16 +152,24 @@ struct Hypothesis {
 }
 
 impl Hypothesis {
-    fn extended(&self, token: u32, logprob: f32) -> Self {
-        let mut tokens = self.tokens.clone();
-        tokens.push(token);
-        Self { tokens, logprob: self.logprob + f64::from(logprob) }
-    }
-
     fn finish(self, finish_reason: FinishReason, length_penalty: f64) -> Beam {
         let Self { tokens, logprob } = self;
         let score = normalised(logprob, tokens.len(), length_penalty);
         Beam { tokens, logprob, score, finish_reason }
+    }
+}
+
+/// A hypothesis and one token more.
+struct Continuation<'h> {
+    of: &'h Hypothesis,
+    token: u32,
+    logprob: f64,
+}
+
+impl Continuation<'_> {
+    fn hypothesis(self) -> Hypothesis {
+        let tokens = [&self.of.tokens[..], &[self.token]].concat();
+        Hypothesis { tokens, logprob: self.logprob }
     }
 }
 
@@ -170,7 +179,9 @@ struct Search<'a> {
     request: &'a BeamRequest,
     begun: Instant,
     max_tokens: usize,
-    /// Continuations looked at in a step: so many that `width` of them do not stop, if there are.
+    stop_tokens: BTreeSet<u32>,
+    /// Continuations looked at of each hypothesis: so many that `width` of them do not stop, if there
+    /// are, and all that stop before them. No more of one hypothesis can be among those kept.
     num_continuations: usize,
 }
 
@@ -183,9 +194,16 @@ impl<'a> Search<'a> {
         }
         let limits = handle.limits();
         let max_tokens = request.max_tokens.unwrap_or(limits.room(request.prompt.len()));
-        let num_continuations = width * (1 + request.stop_tokens.len()).max(2);
-        let num_continuations = num_continuations.min(limits.vocab_size);
-        Ok(Self { handle, request, begun: Instant::now(), max_tokens, num_continuations })
+        let stop_tokens: BTreeSet<u32> = request.stop_tokens.iter().copied().collect();
+        let num_continuations = (width + stop_tokens.len()).min(limits.vocab_size);
+        Ok(Self {
+            handle,
+            request,
+            begun: Instant::now(),
+            max_tokens,
+            stop_tokens,
+            num_continuations,
+        })
     }
 
     /// The most probable continuations of all hypotheses by one token, the most probable first.
@@ -201,12 +219,25 @@ impl<'a> Search<'a> {
             let answer = receiver.answer().await;
             let answer = answer.map_err(|failure| self.of_the_whole(failure, hypothesis))?;
             let top = answer.logprobs.into_iter().flat_map(|logprobs| logprobs.top);
-            continuations.extend(top.map(|(token, logprob)| hypothesis.extended(token, logprob)));
+            continuations.extend(top.map(|(token, logprob)| Continuation {
+                of: hypothesis,
+                token,
+                logprob: hypothesis.logprob + f64::from(logprob),
+            }));
         }
         // Equal ones stay in order of hypothesis and token.
         continuations.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
-        continuations.truncate(self.num_continuations);
-        Ok(continuations)
+        // Those of the best `width` that stop, and the best `width` that go on: only they are copied.
+        let (mut rank, mut going_on) = (0, 0);
+        continuations.retain(|continuation| {
+            let stops = self.stop_tokens.contains(&continuation.token);
+            let kept =
+                if stops { rank < self.request.width } else { going_on < self.request.width };
+            rank += 1;
+            going_on += usize::from(!stops);
+            kept
+        });
+        Ok(continuations.into_iter().map(Continuation::hypothesis).collect())
     }
 
     /// Asks for the most probable tokens after a hypothesis.
@@ -235,7 +266,7 @@ impl<'a> Search<'a> {
 
     fn finish_reason(&self, hypothesis: &Hypothesis) -> Option<FinishReason> {
         let last = hypothesis.tokens.last();
-        if last.is_some_and(|token| self.request.stop_tokens.contains(token)) {
+        if last.is_some_and(|token| self.stop_tokens.contains(token)) {
             return Some(FinishReason::Stop);
         }
         (hypothesis.tokens.len() == self.max_tokens).then_some(FinishReason::Length)

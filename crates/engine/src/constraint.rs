@@ -1,11 +1,7 @@
 //! What limits the tokens of an answer to a given form: a JSON schema, a regular expression, a
 //! grammar.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bantam_text::{GrammarMatcher, TextError};
-
-use crate::step::panic_message;
 
 /// A set of tokens: bit `t % 32` of word `t / 32` says whether token `t` is in it.
 ///
@@ -90,14 +86,4 @@ impl From<TextError> for ConstraintError {
     fn from(error: TextError) -> Self {
         Self { reason: error.to_string() }
     }
-}
-
-/// Calls a constraint; a panic in it is an error like others.
-pub(crate) fn guarded<T>(
-    call: impl FnOnce() -> Result<T, ConstraintError>,
-) -> Result<T, ConstraintError> {
-    // A constraint that panicked is dropped with its request.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        Err(ConstraintError { reason: format!("it panicked: {}", panic_message(&*panic)) })
-    })
 }

@@ -101,6 +101,31 @@ pub enum EngineError {
         /// V.
         vocab_size: usize,
     },
+    /// More alternatives for all tokens together than are worth their memory.
+    #[error(
+        "{field} is {asked}, expected at most {most} for {}; ask for fewer alternatives or tokens",
+        count(*tokens)
+    )]
+    Alternatives {
+        /// The field.
+        field: &'static str,
+        /// Alternatives asked for with each token.
+        asked: usize,
+        /// Tokens that would have them.
+        tokens: usize,
+        /// Alternatives that each may have.
+        most: usize,
+    },
+    /// A list that is longer than any use of it.
+    #[error("{field} has {got} entries, expected at most {most}")]
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// Its entries.
+        got: usize,
+        /// Entries that it may have.
+        most: usize,
+    },
     /// A field names a token id that the model does not have.
     #[error("token {token} in {field} is outside the model's vocabulary of {vocab_size}")]
     UnknownTokenIn {

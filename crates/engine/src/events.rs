@@ -69,6 +69,15 @@ pub enum RequestFailure {
     /// The constraint on the answer cannot go on.
     #[error("the constraint on the answer failed: {0}; change it or leave it out")]
     Constraint(#[from] ConstraintError),
+    /// Choosing the next token, or telling it, panicked: a fault of the program.
+    #[error(
+        "choosing the next token panicked: {reason}; other requests go on, and this one may work \
+         without its unusual parameters"
+    )]
+    Panicked {
+        /// The text of the panic.
+        reason: String,
+    },
     /// The deadline passed.
     #[error(
         "the deadline of {:.1} s passed after {generated} generated tokens; ask for fewer tokens or \
@@ -98,8 +107,8 @@ pub struct Closed;
 
 /// Where the events of one request go.
 ///
-/// The engine calls both functions from its own thread between steps: they must not block. A sink
-/// that is closed cancels its request.
+/// The engine calls all functions from its own thread between steps: they must not block. A sink
+/// that is closed cancels its request, and one that panics fails it.
 pub trait EventSink: Send {
     /// Delivers an event.
     ///

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::isolation::panic_message;
 use crate::sequence::{QueueSlot, Sequence};
-use crate::step::panic_message;
 use crate::{
     Engine, EngineDead, EngineError, EngineOptions, EventReceiver, EventSink, Executor, Limits,
     Metrics, Request, RequestFailure, Submission, event_channel,
@@ -55,7 +55,7 @@ pub enum Health {
     },
     /// It has ended as it was told to.
     Stopped,
-    /// It has ended otherwise.
+    /// It has ended otherwise, and will not come back.
     Dead {
         /// What happened.
         reason: String,
@@ -127,6 +127,10 @@ pub enum SpawnError {
 
 /// Remote control of an engine. Clones reach the same engine; when the last is dropped, the engine
 /// finishes what it has and ends.
+///
+/// An engine whose executor does not work any more is [`Health::Dead`], and stays so: nothing in this
+/// process restarts it, since what broke its executor may have broken more. Spawn another, or end the
+/// process and let its supervisor start it again; `bantam serve` says so on `/health` (503).
 ///
 /// ```no_run
 /// use bantam_backend::reference::Reference;

@@ -46,6 +46,7 @@ mod generate;
 mod generator;
 mod handle;
 mod histogram;
+mod isolation;
 mod logprobs;
 mod metrics;
 mod prefill_limit;

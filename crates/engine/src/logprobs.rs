@@ -24,17 +24,28 @@ pub struct TokenLogprobs {
 impl TokenLogprobs {
     /// The `num_top` most probable tokens under `logits: [V]`, and the one `chosen`.
     ///
-    /// # Panics
-    /// If `chosen` is V or more.
+    /// Total: a token that is not among the logits, or whose logit is NaN, has the ln p of one that
+    /// is impossible, -∞.
     #[must_use]
     pub fn new(logits: &[f32], chosen: u32, num_top: usize) -> Self {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
-        let logprob = |logit: f32| (f64::from(logit - max) - sum.ln()) as f32;
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        let by_logit = |a: &u32, b: &u32| -> Ordering {
-            logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
+        // `max` leaves NaN out; in f64 no difference of two f32 overflows.
+        let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let relative =
+            |logit: f32| if f64::from(logit) == max { 0.0 } else { f64::from(logit) - max };
+        let weights = logits.iter().map(|&logit| relative(logit).exp());
+        let log_sum = weights.filter(|weight| !weight.is_nan()).sum::<f64>().ln();
+        let logprob = |logit: f32| match (relative(logit) - log_sum) as f32 {
+            _ if logit == f32::NEG_INFINITY => f32::NEG_INFINITY,
+            logprob if logprob.is_nan() => f32::NEG_INFINITY,
+            logprob => logprob,
         };
+        let rank = |token: u32| match logits[token as usize] {
+            logit if logit.is_nan() => f32::NEG_INFINITY,
+            logit => logit,
+        };
+        let by_logit =
+            |a: &u32, b: &u32| -> Ordering { rank(*b).total_cmp(&rank(*a)).then(a.cmp(b)) };
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let num_top = num_top.min(order.len());
         if num_top > 0 && num_top < order.len() {
             order.select_nth_unstable_by(num_top - 1, by_logit);
@@ -42,7 +53,8 @@ impl TokenLogprobs {
         order.truncate(num_top);
         order.sort_unstable_by(by_logit);
         let top = order.into_iter().map(|token| (token, logprob(logits[token as usize]))).collect();
-        Self { chosen: logprob(logits[chosen as usize]), top }
+        let chosen = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |&logit| logprob(logit));
+        Self { chosen, top }
     }
 }
 

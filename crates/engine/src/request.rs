@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use crate::{EngineError, Limits, SamplingParams, sample_seed};
 
+/// Tokens that may end an answer by the wish of its user.
+const MAX_STOP_TOKENS: usize = 1024;
+
+/// Alternatives that may be reported with every token, however many tokens there are.
+const ALTERNATIVES_OF_EVERY_TOKEN: usize = 20;
+
+/// Alternatives that an answer, or a prompt, may report in all: 8 MiB of them.
+const MAX_ALTERNATIVES: usize = 1 << 20;
+
 /// A prompt to continue.
 ///
 /// ```
@@ -99,7 +108,23 @@ impl Request {
                 return Err(EngineError::Logprobs { field, asked, vocab_size });
             }
         }
+        for (field, asked, tokens) in
+            [("logprobs", self.logprobs, max), ("prompt_logprobs", self.prompt_logprobs, prompt)]
+        {
+            let most = (MAX_ALTERNATIVES / tokens.max(1)).max(ALTERNATIVES_OF_EVERY_TOKEN);
+            if let Some(asked) = asked.filter(|&asked| asked > most) {
+                return Err(EngineError::Alternatives { field, asked, tokens, most });
+            }
+        }
         let SamplingParams { logit_bias, bad_words, .. } = &self.sampling;
+        for (field, got, most) in [
+            ("stop_tokens", self.stop_tokens.len(), MAX_STOP_TOKENS),
+            ("logit_bias", logit_bias.len(), vocab_size),
+        ] {
+            if got > most {
+                return Err(EngineError::TooMany { field, got, most });
+            }
+        }
         let biased: Vec<u32> = logit_bias.iter().map(|(token, _)| *token).collect();
         for (field, tokens) in [
             ("stop_tokens", &self.stop_tokens),

@@ -65,6 +65,10 @@ fn by_probability(a: &Candidate, b: &Candidate) -> Ordering {
 /// 10. one draw from what is left, in proportion to the probabilities.
 ///
 /// Equal logits are ordered by id, so the result never depends on the order of a sort.
+///
+/// It is total: whatever the logits and whatever the parameters within their ranges, it chooses a
+/// token or returns an error. A logit that a step would carry past the largest f32 stays there: only
+/// step 4 and the model's own -∞ exclude a token.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -132,6 +136,7 @@ impl Sampler {
         if self.params.temperature == 0.0 {
             return Ok(best as u32);
         }
+        // Both are finite, so the difference is a number; the largest weighs 1 exactly.
         let weight =
             |logit: f32| (f64::from(logit - max) / f64::from(self.params.temperature)).exp();
         self.candidates.clear();
@@ -143,7 +148,8 @@ impl Sampler {
                 .map(|(&logit, token)| Candidate { token, logit, weight: weight(logit) }),
         );
         filter(&mut self.candidates, &self.params);
-        Ok(draw(&self.candidates, uniform(self.params.seed, position)))
+        let drawn = draw(&self.candidates, uniform(self.params.seed, position));
+        drawn.ok_or(SamplingError::NoCandidate { position })
     }
 }
 
@@ -167,6 +173,11 @@ impl SamplingParams {
     }
 }
 
+/// A logit after arithmetic that may have left the range of f32; -∞ as it was.
+fn within_range(before: f32, after: f32) -> f32 {
+    if before == f32::NEG_INFINITY { before } else { after.clamp(f32::MIN, f32::MAX) }
+}
+
 /// Copies `logits` with penalties, bias and exclusions: steps 1 to 4.
 ///
 /// Ids past the logits are left out: a prompt may hold some, of a padded vocabulary.
@@ -184,22 +195,26 @@ fn adjust(
             // From the original logit, so a second occurrence changes nothing.
             if let Some(&logit) = logits.get(token as usize) {
                 let penalty = params.repetition_penalty;
-                out[token as usize] = if logit > 0.0 { logit / penalty } else { logit * penalty };
+                let penalised = if logit > 0.0 { logit / penalty } else { logit * penalty };
+                out[token as usize] = within_range(logit, penalised);
             }
         }
     }
     if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
-        let mut generated = tokens[num_prompt..].to_vec();
+        let mut generated = tokens.get(num_prompt..).unwrap_or_default().to_vec();
         generated.sort_unstable();
         for same in generated.chunk_by(|a, b| a == b) {
             if let Some(logit) = out.get_mut(same[0] as usize) {
-                *logit -= params.presence_penalty + params.frequency_penalty * same.len() as f32;
+                let penalty =
+                    params.presence_penalty + params.frequency_penalty * same.len() as f32;
+                *logit = within_range(*logit, *logit - penalty);
             }
         }
     }
     for &(token, bias) in &params.logit_bias {
         if let Some(logit) = out.get_mut(token as usize) {
-            *logit += bias;
+            *logit =
+                if bias == f32::NEG_INFINITY { bias } else { within_range(*logit, *logit + bias) };
         }
     }
     let last_of_bad_words = params.bad_words.iter().filter_map(|word| {
@@ -282,16 +297,16 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, share: f64) {
     }
 }
 
-/// The candidate in whose part of the whole weight the number `u` in [0, 1) falls.
-fn draw(candidates: &[Candidate], u: f64) -> u32 {
+/// The candidate in whose part of the whole weight the number `u` in [0, 1) falls; none if none has
+/// any weight.
+fn draw(candidates: &[Candidate], u: f64) -> Option<u32> {
     let mut left = u * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
     for candidate in candidates {
         left -= candidate.weight;
         if left < 0.0 {
-            return candidate.token;
+            return Some(candidate.token);
         }
     }
     // Reached only by rounding: the last that has any weight.
-    let last = candidates.iter().rfind(|candidate| candidate.weight > 0.0);
-    last.expect("the most probable candidate weighs 1").token
+    candidates.iter().rfind(|candidate| candidate.weight > 0.0).map(|candidate| candidate.token)
 }

@@ -1,5 +1,10 @@
 //! How the next token is chosen: the parameters and their ranges.
 
+use std::ops::RangeInclusive;
+
+/// Sequences of tokens that one request may forbid: each is compared before every token.
+const MAX_BAD_WORDS: usize = 4096;
+
 /// How the next token is chosen; [`Sampler`](crate::Sampler) has the order of the steps.
 ///
 /// ```
@@ -16,7 +21,7 @@
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits: 0 always takes the largest, below 1 sharpens, above 1 flattens.
+    /// Divides the logits, 0 to 100: 0 always takes the largest, below 1 sharpens, above 1 flattens.
     pub temperature: f32,
     /// Tokens kept, most probable first; 0 keeps all.
     pub top_k: usize,
@@ -27,16 +32,16 @@ pub struct SamplingParams {
     /// Probability that the kept tokens of the most expected information reach together, in (0, 1];
     /// 1 keeps all.
     pub typical_p: f32,
-    /// Factor against tokens of the context, above 0; 1 has no effect.
+    /// Factor against tokens of the context, 0.01 to 100; 1 has no effect.
     pub repetition_penalty: f32,
-    /// Subtracted from the logit of a token that was generated before; 0 has no effect, a negative
-    /// value favours repetition.
+    /// Subtracted from the logit of a token that was generated before, -2 to 2; 0 has no effect, a
+    /// negative value favours repetition.
     pub presence_penalty: f32,
-    /// Subtracted from a token's logit once for each time it was generated; 0 has no effect.
+    /// Subtracted from a token's logit once for each time it was generated, -2 to 2; 0 has no effect.
     pub frequency_penalty: f32,
-    /// Added to the logits of these tokens; negative infinity excludes one.
+    /// Added to the logits of these tokens, -100 to 100; negative infinity excludes one.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Sequences of tokens that are never completed.
+    /// Sequences of tokens that are never completed, 4096 at most.
     pub bad_words: Vec<Vec<u32>>,
     /// Seed of the random numbers; same seed, same tokens.
     pub seed: u64,
@@ -65,7 +70,7 @@ impl Default for SamplingParams {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplingError {
     /// A parameter outside its range.
-    #[error("{name} is {got}, expected {expected}")]
+    #[error("{name} is {}, expected {expected}", in_short(*got))]
     Parameter {
         /// The parameter.
         name: &'static str,
@@ -79,6 +84,12 @@ pub enum SamplingError {
     EmptyBadWord {
         /// Its place in the list.
         index: usize,
+    },
+    /// More bad words than can be looked for before every token.
+    #[error("bad_words has {got} sequences of tokens, expected at most {MAX_BAD_WORDS}")]
+    TooManyBadWords {
+        /// How many.
+        got: usize,
     },
     /// A logit is NaN or infinite.
     #[error(
@@ -104,6 +115,12 @@ pub enum SamplingError {
     },
 }
 
+/// A number of any size, without dozens of zeros.
+fn in_short(number: f32) -> String {
+    let usual = number == 0.0 || (1e-4..1e9).contains(&number.abs()) || !number.is_finite();
+    if usual { number.to_string() } else { format!("{number:e}") }
+}
+
 impl SamplingParams {
     /// The most probable token, always.
     #[must_use]
@@ -111,50 +128,47 @@ impl SamplingParams {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Checks every range.
+    /// Checks every range: what [`Sampler`](crate::Sampler) takes, and what makes sense to ask for.
+    ///
+    /// The ranges of the penalties and of the bias are those of OpenAI's API, which vLLM has too. The
+    /// others have no published limit; theirs are wider than what clients send, and end where an
+    /// answer no longer depends on the model.
     ///
     /// # Errors
-    /// Names the first parameter outside its range, and a value that works.
+    /// Names the first parameter outside its range, the range, and a value that works.
     pub fn validate(&self) -> Result<(), SamplingError> {
-        let check = |name, got: f32, holds: bool, expected| {
+        let check = |name, got: f32, range: RangeInclusive<f32>, expected| {
+            // False for NaN.
+            let holds = range.contains(&got);
             if holds { Ok(()) } else { Err(SamplingError::Parameter { name, got, expected }) }
         };
-        let Self { temperature, top_p, min_p, typical_p, repetition_penalty, .. } = *self;
+        let above_zero = f32::from_bits(1);
         check(
             "temperature",
-            temperature,
-            temperature.is_finite() && temperature >= 0.0,
-            "0 or more; 0 takes the most probable token, 0.7 is a common choice",
+            self.temperature,
+            0.0..=100.0,
+            "0 or more, at most 100; 0 takes the most probable token, 0.7 is a common choice",
         )?;
-        check(
-            "top_p",
-            top_p,
-            top_p > 0.0 && top_p <= 1.0,
-            "more than 0 and at most 1; 1 keeps every token",
-        )?;
-        check("min_p", min_p, (0.0..=1.0).contains(&min_p), "0 to 1; 0 keeps every token")?;
-        check(
-            "typical_p",
-            typical_p,
-            typical_p > 0.0 && typical_p <= 1.0,
-            "more than 0 and at most 1; 1 keeps every token",
-        )?;
+        let share = "more than 0 and at most 1; 1 keeps every token";
+        check("top_p", self.top_p, above_zero..=1.0, share)?;
+        check("min_p", self.min_p, 0.0..=1.0, "0 to 1; 0 keeps every token")?;
+        check("typical_p", self.typical_p, above_zero..=1.0, share)?;
         check(
             "repetition_penalty",
-            repetition_penalty,
-            repetition_penalty.is_finite() && repetition_penalty > 0.0,
-            "more than 0; 1 has no effect, 1.1 is a common choice",
+            self.repetition_penalty,
+            0.01..=100.0,
+            "more than 0, from 0.01 to 100; 1 has no effect, 1.1 is a common choice",
         )?;
-        let finite = "a finite number; 0 has no effect, -2 to 2 is the common range";
-        for (name, value) in [
-            ("presence_penalty", self.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty),
-        ] {
-            check(name, value, value.is_finite(), finite)?;
+        let penalty = "-2 to 2; 0 has no effect";
+        check("presence_penalty", self.presence_penalty, -2.0..=2.0, penalty)?;
+        check("frequency_penalty", self.frequency_penalty, -2.0..=2.0, penalty)?;
+        for &(_, bias) in self.logit_bias.iter().filter(|(_, bias)| *bias != f32::NEG_INFINITY) {
+            let expected = "-100 to 100; 0 has no effect, -100 all but excludes a token";
+            check("logit_bias", bias, -100.0..=100.0, expected)?;
         }
-        for &(_, bias) in &self.logit_bias {
-            let expected = "a number below infinity; 0 has no effect, -inf excludes the token";
-            check("logit_bias", bias, bias < f32::INFINITY, expected)?;
+        let got = self.bad_words.len();
+        if got > MAX_BAD_WORDS {
+            return Err(SamplingError::TooManyBadWords { got });
         }
         match self.bad_words.iter().position(Vec::is_empty) {
             Some(index) => Err(SamplingError::EmptyBadWord { index }),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cache::{BlockTable, PagedCache};
-use crate::constraint::guarded;
+use crate::isolation::{Panicked, discard, isolated};
 use crate::sampler::check_logits;
 use crate::{
     ConstraintError, Event, EventSink, FinishReason, Limits, RequestFailure, Sampler,
@@ -43,8 +43,8 @@ impl Drop for QueueSlot {
 pub(crate) struct Reply(Option<Box<dyn EventSink>>);
 
 impl Reply {
-    /// Delivers an event. A reader that is gone is noticed at the top of the next step.
-    pub(crate) fn send(&mut self, event: Event) {
+    /// Delivers an event. A reader that is gone is noticed at the top of the next step. May panic.
+    fn send(&mut self, event: Event) {
         if let Some(sink) = &mut self.0 {
             let _ = sink.send(event);
         }
@@ -52,8 +52,16 @@ impl Reply {
 
     /// Delivers the last event.
     fn end(&mut self, event: Event) {
-        self.send(event);
-        self.0 = None;
+        let _: Result<(), Panicked> = isolated(|| {
+            self.send(event);
+            Ok(())
+        });
+        self.close();
+    }
+
+    /// Delivers nothing more.
+    fn close(&mut self) {
+        discard(self.0.take());
     }
 
     fn is_closed(&self) -> bool {
@@ -88,6 +96,7 @@ pub(crate) struct Sequence {
     min_tokens: usize,
     /// Tokens, prompt included, after which the answer ends.
     max_len: usize,
+    /// Ascending.
     stop_tokens: Vec<u32>,
     sampler: Sampler,
     constraint: Option<Box<dyn TokenConstraint>>,
@@ -118,6 +127,8 @@ impl Sequence {
         if !request.ignore_eos {
             stop_tokens.extend(request.eos_tokens);
         }
+        stop_tokens.sort_unstable();
+        stop_tokens.dedup();
         Ok(Self {
             rank: Rank { priority: request.priority, arrival: 0 },
             tokens: request.prompt,
@@ -195,7 +206,7 @@ impl Sequence {
         self.catches_up() && self.tokens.len() < self.max_len
     }
 
-    /// Why it ends, if the reader is gone.
+    /// Why it ends, if the reader is gone. May panic.
     pub(crate) fn abandoned(&self) -> Option<FinishReason> {
         let reason = || match self.reply.is_satisfied() {
             true => FinishReason::Stop,
@@ -218,7 +229,14 @@ impl Sequence {
         let (cached_tokens, queue_time) = (self.num_computed, now - self.submitted);
         self.cached_tokens = Some(cached_tokens);
         self.slot = None;
-        self.reply.send(Event::Started { cached_tokens, queue_time });
+        let told: Result<(), Panicked> = isolated(|| {
+            self.reply.send(Event::Started { cached_tokens, queue_time });
+            Ok(())
+        });
+        if told.is_err() {
+            // As if the reader were gone, which ends the request.
+            self.reply.close();
+        }
         Some(Started { prompt_tokens: self.num_prompt, cached_tokens, queue_time })
     }
 
@@ -252,7 +270,7 @@ impl Sequence {
     ) -> Result<Option<Duration>, RequestFailure> {
         let num_generated = self.num_generated();
         let constraint = self.constraint.as_mut();
-        let allowed = constraint.map(|c| guarded(|| c.allowed())).transpose()?;
+        let allowed = constraint.map(|c| isolated(|| c.allowed())).transpose()?;
         if allowed.is_some_and(|allowed| allowed.tokens().next().is_none()) {
             let reason = format!("it allows no token after {num_generated} generated ones");
             return Err(ConstraintError { reason }.into());
@@ -266,9 +284,9 @@ impl Sequence {
         };
         let token = self.sampler.choose(logits, &context)?;
         if let Some(constraint) =
-            self.constraint.as_mut().filter(|_| !self.stop_tokens.contains(&token))
+            self.constraint.as_mut().filter(|_| !stops(&self.stop_tokens, token))
         {
-            guarded(|| constraint.accept(token))?;
+            isolated(|| constraint.accept(token))?;
         }
         self.tokens.push(token);
         let logprobs = self.logprobs.map(|top| TokenLogprobs::new(logits, token, top));
@@ -279,7 +297,7 @@ impl Sequence {
     /// Why the answer ends with the token chosen last, if it does.
     pub(crate) fn finish_reason(&self) -> Option<FinishReason> {
         let last = self.tokens.last().filter(|_| self.num_generated() > 0);
-        if last.is_some_and(|last| self.stop_tokens.contains(last)) {
+        if last.is_some_and(|&last| stops(&self.stop_tokens, last)) {
             Some(FinishReason::Stop)
         } else {
             (self.tokens.len() >= self.max_len).then_some(FinishReason::Length)
@@ -306,9 +324,20 @@ impl Sequence {
     }
 }
 
+/// Whether a token ends the answer.
+fn stops(stop_tokens: &[u32], token: u32) -> bool {
+    stop_tokens.binary_search(&token).is_ok()
+}
+
 /// Whether a constraint leaves nothing but the end.
 fn must_stop(allowed: Option<TokenMask<'_>>, stop_tokens: &[u32]) -> bool {
-    allowed.is_some_and(|mask| mask.tokens().all(|token| stop_tokens.contains(&token)))
+    allowed.is_some_and(|mask| mask.tokens().all(|token| stops(stop_tokens, token)))
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        discard(self.constraint.take());
+    }
 }
 
 /// What is known when a request leaves the queue.

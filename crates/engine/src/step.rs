@@ -1,6 +1,5 @@
 //! The engine: commands, schedule, run, commit.
 
-use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -9,13 +8,15 @@ use bantam_backend::Batch;
 
 use crate::blocks::BlockUsage;
 use crate::cache::PagedCache;
+use crate::isolation::{isolated, panic_message};
 use crate::scheduler::{Scheduler, StepPlan};
-use crate::sequence::Sequence;
+use crate::sequence::{Rank, Sequence};
 use crate::{
     EngineError, EventSink, Executor, Limits, Metrics, PrefillLimit, RequestFailure, Submission,
 };
 
-/// Panics of the executor in a row after which the engine gives up: its state is not to be trusted.
+/// Panics of the executor in a row after which it must show that it still works, or the engine gives
+/// up.
 const MAX_PANICS: u32 = 3;
 
 /// How the engine divides its executor among requests. What a step and the cache can hold is the
@@ -46,7 +47,7 @@ pub struct StepReport {
     pub prefills: usize,
     /// Sequences put back into the queue for lack of blocks.
     pub preempted: usize,
-    /// Why the step failed, and with it every request of its batch.
+    /// Why the step failed, and with it those requests of its batch that fail alone as well.
     pub failure: Option<String>,
 }
 
@@ -111,12 +112,6 @@ pub struct Engine {
     panics_in_a_row: u32,
 }
 
-/// Why a batch has no logits.
-enum RunFailure {
-    Error(String),
-    Panic(String),
-}
-
 impl Engine {
     /// An engine without requests.
     ///
@@ -166,11 +161,13 @@ impl Engine {
 
     /// Runs one step: every running request comes closer to its next token.
     ///
-    /// A step that fails fails the requests of its batch only, and says so in its report.
+    /// If the step fails, each request of its batch is computed alone, and only those fail that do
+    /// so again: one that breaks the executor takes no other with it. What the step computed is
+    /// computed anew, so what the failure left half done is not seen.
     ///
     /// # Errors
-    /// If the executor panicked several times in a row. All requests have failed then, and so will
-    /// every later one.
+    /// If the executor panicked several times in a row, and then on a step of a single token too. All
+    /// requests have failed then, and so will every later one: nothing but a new engine helps.
     pub fn step(&mut self) -> Result<StepReport, EngineDead> {
         let begun = Instant::now();
         self.end_abandoned(begun);
@@ -186,8 +183,12 @@ impl Engine {
                     let seconds = begun.elapsed().as_secs_f64();
                     self.scheduler.governor.observe(plan.decodes, plan.prefill_tokens, seconds);
                 }
-                Err(RunFailure::Error(reason)) => failure = Some(self.fail_batch(reason)),
-                Err(RunFailure::Panic(reason)) => failure = Some(self.survive_panic(reason)?),
+                Err(reason) if self.batch.spans.len() > 1 => {
+                    self.metrics.failed_steps += 1;
+                    self.compute_one_by_one()?;
+                    failure = Some(reason);
+                }
+                Err(reason) => failure = Some(self.fail_batch(reason)?),
             }
         }
         self.measure(&plan, begun);
@@ -199,13 +200,21 @@ impl Engine {
     fn end_abandoned(&mut self, now: Instant) {
         let Self { scheduler, cache, metrics, .. } = self;
         let mut goes_on = |sequence: &mut Sequence| {
-            if let Some(reason) = sequence.abandoned() {
-                metrics.finished(reason, now - sequence.submitted);
-            } else if let Some(failure) = sequence.past_deadline(now) {
+            let abandoned = isolated(|| Ok(sequence.abandoned()));
+            let failure = match abandoned {
+                Ok(Some(reason)) => {
+                    metrics.finished(reason, now - sequence.submitted);
+                    None
+                }
+                Ok(None) => match sequence.past_deadline(now) {
+                    None => return true,
+                    late => late,
+                },
+                Err(panicked) => Some(panicked),
+            };
+            if let Some(failure) = failure {
                 sequence.fail(failure);
                 metrics.failed += 1;
-            } else {
-                return true;
             }
             cache.release(&mut sequence.table);
             false
@@ -237,8 +246,26 @@ impl Engine {
         }
     }
 
-    /// The logits of the batch, `[R, V]`.
-    fn run(&mut self) -> Result<Vec<f32>, RunFailure> {
+    /// Computes what the step planned again, each sequence alone: those that fail are at fault.
+    fn compute_one_by_one(&mut self) -> Result<(), EngineDead> {
+        let running = self.scheduler.running.iter_mut().filter(|s| s.num_scheduled > 0);
+        let planned: Vec<(Rank, usize)> =
+            running.map(|s| (s.rank, mem::take(&mut s.num_scheduled))).collect();
+        for (rank, num_tokens) in planned {
+            let running = self.scheduler.running.iter_mut().find(|s| s.rank == rank);
+            let Some(sequence) = running else { continue };
+            sequence.num_scheduled = num_tokens;
+            self.build_batch();
+            match self.run() {
+                Ok(logits) => self.commit(&logits),
+                Err(reason) => drop(self.fail_batch(reason)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The logits of the batch, `[R, V]`, or why there are none.
+    fn run(&mut self) -> Result<Vec<f32>, String> {
         let begun = Instant::now();
         let Self { executor, batch, .. } = self;
         // A step that panicked may have left anything behind, but only in blocks of its own batch,
@@ -246,13 +273,15 @@ impl Engine {
         let outcome = catch_unwind(AssertUnwindSafe(|| executor.forward(batch)));
         let logits = match outcome {
             Ok(Ok(logits)) => logits,
-            Ok(Err(error)) => return Err(RunFailure::Error(error.to_string())),
-            Err(panic) => return Err(RunFailure::Panic(panic_message(&*panic))),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(panic) => {
+                self.panics_in_a_row += 1;
+                return Err(format!("the executor panicked: {}", panic_message(&*panic)));
+            }
         };
         let (got, expected) = (logits.len(), self.batch.logit_rows.len() * self.limits.vocab_size);
         if got != expected {
-            let reason = format!("the executor returned {got} logits, expected {expected}");
-            return Err(RunFailure::Error(reason));
+            return Err(format!("the executor returned {got} logits, expected {expected}"));
         }
         self.panics_in_a_row = 0;
         self.metrics.forward_seconds.observe(begun.elapsed().as_secs_f64());
@@ -280,7 +309,7 @@ impl Engine {
     /// Moves one sequence forward by the `logits` that it wanted; whether it goes on.
     fn advance(&mut self, sequence: &mut Sequence, logits: &[f32], now: Instant) -> bool {
         let catches_up = sequence.catches_up();
-        let outcome = self.read_logits(sequence, logits, now);
+        let outcome = isolated(|| self.read_logits(sequence, logits, now));
         sequence.num_computed += mem::take(&mut sequence.num_scheduled);
         let computed = sequence.num_computed;
         if let Err(failure) = outcome {
@@ -322,8 +351,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Fails the requests of the batch.
-    fn fail_batch(&mut self, reason: String) -> String {
+    /// Fails the requests of the batch, or all if the executor is broken.
+    fn fail_batch(&mut self, reason: String) -> Result<String, EngineDead> {
         let Self { scheduler, cache, metrics, .. } = self;
         metrics.failed_steps += 1;
         scheduler.running.retain_mut(|sequence| {
@@ -335,19 +364,28 @@ impl Engine {
             metrics.failed += 1;
             false
         });
-        reason
-    }
-
-    /// Fails the requests of a batch that panicked, or all if that happens again and again.
-    fn survive_panic(&mut self, message: String) -> Result<String, EngineDead> {
-        self.panics_in_a_row += 1;
-        let reason = self.fail_batch(format!("the executor panicked: {message}"));
-        if self.panics_in_a_row < MAX_PANICS {
+        if self.panics_in_a_row < MAX_PANICS || self.executor_works() {
             return Ok(reason);
         }
-        let reason = format!("{reason}, {MAX_PANICS} times in a row");
+        let reason = format!("{reason}, {MAX_PANICS} times in a row, and on a single token too");
         self.fail_all(&RequestFailure::EngineDead { reason: reason.clone() });
         Err(EngineDead { reason })
+    }
+
+    /// Whether the executor still computes what is known to be right, a token in a block of its own:
+    /// requests that make it panic, however many come in a row, are no reason to give up.
+    fn executor_works(&mut self) -> bool {
+        let Some((mut table, _)) = self.cache.admit(0, &[], 1, 0) else {
+            // Other requests hold every block, and their steps will tell.
+            return true;
+        };
+        self.batch.clear();
+        let works = self.batch.push(&[0], 0, table.blocks()).is_ok() && {
+            self.batch.want_last_logits();
+            self.run().is_ok()
+        };
+        self.cache.release(&mut table);
+        works
     }
 
     /// Ends every request, running or waiting, with this failure.
@@ -406,11 +444,4 @@ impl Engine {
     pub fn block_usage(&self) -> BlockUsage {
         self.cache.usage()
     }
-}
-
-/// The text of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
 }

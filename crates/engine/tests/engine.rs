@@ -143,10 +143,10 @@ fn steps_are_timed_by_what_they_do() {
 }
 
 #[test]
-fn a_failing_step_fails_its_batch_only() {
+fn a_step_that_fails_again_for_each_request_fails_its_batch_only() {
     let limits = Limits { max_sequences: 2, ..limits() };
     for fault in [Fault::Error, Fault::Panic] {
-        let model = Hashing::failing(limits, move |step| (step == 3).then_some(fault));
+        let model = Hashing::failing(limits, move |step| (3..=5).contains(&step).then_some(fault));
         let mut engine = engine(model, EngineOptions::default());
         // The third has the beginning of the first: nothing of the failed step may be reused.
         let requests = [vec![1; 20], vec![2; 3], vec![1; 20]].map(|prompt| greedy(prompt, 6));
@@ -163,7 +163,23 @@ fn a_failing_step_fails_its_batch_only() {
         }
         assert_eq!(ends[2].0, alone(&requests[2], &limits).0);
         assert_eq!(engine.block_usage().referenced, 0);
-        assert_eq!((engine.metrics().failed, engine.metrics().failed_steps), (2, 1));
+        // The batch, then each of its two requests alone.
+        assert_eq!((engine.metrics().failed, engine.metrics().failed_steps), (2, 3));
+    }
+}
+
+#[test]
+fn a_step_that_fails_once_costs_no_request() {
+    for fault in [Fault::Error, Fault::Panic] {
+        let model = Hashing::failing(limits(), move |step| (step == 3).then_some(fault));
+        let mut engine = engine(model, EngineOptions::default());
+        let requests = [vec![1; 20], vec![2; 3], vec![3; 5]].map(|prompt| greedy(prompt, 6));
+        let events = requests.clone().map(|request| submit(&mut engine, request.clone()));
+        run(&mut engine);
+        for (events, request) in events.into_iter().zip(&requests) {
+            assert_eq!(collect(events).0, alone(request, &limits()).0);
+        }
+        assert_eq!((engine.metrics().failed, engine.metrics().failed_steps), (0, 1));
     }
 }
 

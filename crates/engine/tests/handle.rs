@@ -192,27 +192,26 @@ fn a_dead_engine_says_so_and_nobody_hangs() {
     assert!(refused.to_string().contains("injected"), "{refused}");
 }
 
-/// Panics when it is asked for its second event: a fault of the engine's own thread.
-struct Explosive(u32);
+/// What a panic carries; dropping it panics again, outside of what the engine catches.
+struct Explosive;
 
-impl bantam_engine::EventSink for Explosive {
-    fn send(&mut self, _: Event) -> Result<(), bantam_engine::Closed> {
-        self.0 += 1;
-        assert!(self.0 != 2, "boom");
-        Ok(())
-    }
-
-    fn is_closed(&self) -> bool {
-        false
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        panic!("boom");
     }
 }
 
 #[test]
 fn a_panic_of_the_engine_itself_is_seen_by_all() {
-    let (engine, open) = gated(HandleOptions::default());
+    let model =
+        Hashing::failing(
+            limits(),
+            |step| {
+                if step == 2 { std::panic::panic_any(Explosive) } else { None }
+            },
+        );
+    let engine = spawn(HandleOptions::default(), model);
     let mut first = engine.submit(request(1, 50)).unwrap();
-    engine.submit_to(request(2, 50), Box::new(Explosive(0))).unwrap();
-    drop(open);
     assert!(matches!(last(&mut first), Event::Failed(_)));
     assert!(engine.wait(LONG));
     let Health::Dead { reason } = engine.health() else { panic!("{:?}", engine.health()) };

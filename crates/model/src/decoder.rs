@@ -149,6 +149,12 @@ impl<B: Backend> Decoder<B> {
         })
     }
 
+    /// Takes the memory of the cache from the system now. Otherwise it is taken as blocks are first
+    /// used, and whether there is enough shows under load.
+    pub fn reserve_cache(&mut self) {
+        self.backend.reserve(&mut self.cache);
+    }
+
     /// Runs one step: appends the batch's tokens to the cache and returns the logits of
     /// `batch.logit_rows`, `[R, V]`.
     ///

@@ -108,7 +108,18 @@ impl MemoryPlan {
     /// Bytes of everything.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.weights_bytes + self.kv_bytes + self.workspace_bytes + self.rope_bytes
+        self.parts().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The bytes of each part, with its name in metrics.
+    #[must_use]
+    pub const fn parts(&self) -> [(&'static str, u64); 4] {
+        [
+            ("weights", self.weights_bytes),
+            ("cache", self.kv_bytes),
+            ("workspace", self.workspace_bytes),
+            ("rotary_table", self.rope_bytes),
+        ]
     }
 
     /// Refuses a plan that exceeds `budget` bytes, with options that would not.

@@ -248,9 +248,14 @@ impl From<EngineError> for ApiError {
             EngineError::MaxTokens { .. } => refused.param("max_tokens"),
             EngineError::MinTokens { .. } => refused.param("min_tokens"),
             EngineError::ConstrainedWithoutEnd => refused.param("ignore_eos"),
-            EngineError::Logprobs { field, .. } => refused.param(field),
+            EngineError::Logprobs { field, .. }
+            | EngineError::Alternatives { field, .. }
+            | EngineError::TooMany { field, .. } => refused.param(field),
             EngineError::UnknownTokenIn { field, .. } => refused.param(field),
             EngineError::Sampling(SamplingError::Parameter { name, .. }) => refused.param(name),
+            EngineError::Sampling(SamplingError::TooManyBadWords { .. }) => {
+                refused.param("bad_words")
+            }
             EngineError::BadLimits { .. }
             | EngineError::Slowdown { .. }
             | EngineError::Model(_)
@@ -265,6 +270,9 @@ fn in_terms_of_requests(error: EngineError) -> EngineError {
     match error {
         EngineError::UnknownTokenIn { field: "stop_tokens", token, vocab_size } => {
             EngineError::UnknownTokenIn { field: "stop_token_ids", token, vocab_size }
+        }
+        EngineError::TooMany { field: "stop_tokens", got, most } => {
+            EngineError::TooMany { field: "stop_token_ids", got, most }
         }
         other => other,
     }
@@ -292,7 +300,9 @@ impl From<RequestFailure> for ApiError {
             RequestFailure::Deadline { .. } => ErrorKind::Timeout,
             RequestFailure::Sampling(SamplingError::NoCandidate { .. })
             | RequestFailure::Constraint(_) => ErrorKind::BadRequest,
-            RequestFailure::Step { .. } | RequestFailure::Sampling(_) => ErrorKind::Internal,
+            RequestFailure::Step { .. }
+            | RequestFailure::Sampling(_)
+            | RequestFailure::Panicked { .. } => ErrorKind::Internal,
             RequestFailure::Stopped | RequestFailure::EngineDead { .. } => ErrorKind::Unavailable,
         };
         Self::new(kind, failure.to_string())

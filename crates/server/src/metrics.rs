@@ -85,6 +85,13 @@ pub(crate) fn exposition(state: &ServerState) -> String {
             page.sample(name, &format!("{model},state=\"{state}\""), count);
         }
     }
+    let name = "bantam_memory_planned_bytes";
+    page.family(name, "gauge", "Memory that a model was planned to hold, by part.");
+    for (served, (model, _)) in state.models.iter().zip(&models) {
+        for (part, bytes) in served.planned_memory() {
+            page.sample(name, &format!("{model},part=\"{part}\""), bytes);
+        }
+    }
     let name = "bantam_model_ready";
     page.family(name, "gauge", "1 if the model accepts requests.");
     for (served, (model, _)) in state.models.iter().zip(&models) {
@@ -125,15 +132,26 @@ fn server(state: &ServerState, page: &mut Page) {
     single("bantam_http_requests_in_flight", "gauge", in_flight, http.in_flight() as u64);
     let lost = "Lines that could not be written to the log.";
     single("bantam_log_failures_total", "counter", lost, state.observer.log.num_failures());
-    if let Some(bytes) = resident_bytes() {
+    if let Some(bytes) = resident_bytes("VmRSS:") {
         single("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
+    }
+    let name = "bantam_memory_resident_bytes";
+    let kinds = [("own", "RssAnon:"), ("file", "RssFile:")];
+    let kinds = kinds.map(|(kind, line)| (kind, resident_bytes(line)));
+    if kinds.iter().any(|(_, bytes)| bytes.is_some()) {
+        let help = "Resident memory: the process's own, which plans are for, and pages of files, which \
+                    the system can take back.";
+        page.family(name, "gauge", help);
+        for (kind, bytes) in kinds {
+            bytes.iter().for_each(|bytes| page.sample(name, &format!("kind=\"{kind}\""), bytes));
+        }
     }
 }
 
-/// Memory of this process that is in RAM, where the system tells it.
-fn resident_bytes() -> Option<u64> {
+/// Memory of this process that is in RAM, by its line in `/proc/self/status`, where there is one.
+fn resident_bytes(kind: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(kind))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

@@ -76,7 +76,9 @@ fn reason(health: Health) -> Option<String> {
         Health::Stalled { since } => {
             Some(format!("a step has taken {:.0} s so far", since.as_secs_f64()))
         }
-        Health::Dead { reason } => Some(reason),
+        Health::Dead { reason } => {
+            Some(format!("{reason}; it does not come back by itself: restart the server"))
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub struct ServedModel {
     tool_format: ToolFormat,
     forms: Forms,
     description: String,
+    planned_memory: Vec<(&'static str, u64)>,
     created: u64,
     last_asked: AtomicU64,
 }
@@ -40,6 +41,7 @@ impl ServedModel {
             forms: Forms::default(),
             tokenizer,
             description: String::new(),
+            planned_memory: Vec::new(),
             created: now().as_secs(),
             last_asked: AtomicU64::new(0),
         }
@@ -58,6 +60,23 @@ impl ServedModel {
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         self.description = description.into();
         self
+    }
+
+    /// Says what memory the model was planned to hold: parts, and bytes of each. `/metrics` shows it
+    /// beside what the process really holds.
+    #[must_use]
+    pub fn with_planned_memory(
+        mut self,
+        parts: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> Self {
+        self.planned_memory = parts.into_iter().collect();
+        self
+    }
+
+    /// The memory that the model was planned to hold: parts, and bytes of each.
+    #[must_use]
+    pub fn planned_memory(&self) -> &[(&'static str, u64)] {
+        &self.planned_memory
     }
 
     /// The name by which requests ask for it.

@@ -20,6 +20,12 @@ use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, count, positive};
 /// Requests run together: each step computes one token of every running request and a chunk of the
 /// prompts that have just come. Ctrl-C or SIGTERM finishes what is running and accepts nothing new;
 /// a second one ends at once.
+///
+/// The memory of weights and caches is taken at the start, or refused there. A step that fails is
+/// computed again, each request alone, and only those that fail again are told so. If the model panics
+/// three times in a row and then on a single token too, its engine gives up: /health says 503 and why,
+/// other models go on, and nothing but a restart of the process brings it back. Let whatever supervises
+/// the server restart it when /health says `dead`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ServeArgs {
@@ -83,6 +89,11 @@ pub(crate) struct ServeArgs {
     /// [default: what is needed, and a quarter of what is available for the caches]
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Memory")]
     pub(super) memory: Option<u64>,
+
+    /// Take the memory of the caches as they fill, not at the start: it starts sooner, and whether
+    /// there is enough shows under load
+    #[arg(long, help_heading = "Memory")]
+    pub(super) lazy_cache: bool,
 
     /// Longest sequence in tokens, prompt and answer [default: the model's own]
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Memory")]

@@ -59,6 +59,22 @@ pub(super) fn plan(
     Ok(plans)
 }
 
+/// Refuses plans for which this machine, its control group or the limits of this process leave too
+/// little memory now, `of` saying what is about to be taken.
+pub(super) fn check_available(bytes: u64, of: &str) -> anyhow::Result<()> {
+    let Some(available) = memory::available().filter(|available| available.bytes < bytes) else {
+        return Ok(());
+    };
+    let mebibytes = |bytes: u64| bytes >> 20;
+    bail!(
+        "{of} need {} MiB, but {} leaves {} MiB; use a smaller --memory, --max-num-seqs or \
+         --max-model-len, --dtype int4, or --lazy-cache to take the cache only as it fills",
+        mebibytes(bytes.next_multiple_of(1 << 20)),
+        available.bound,
+        mebibytes(available.bytes),
+    )
+}
+
 fn too_little(models: &[(&OpenModel, LoadOptions)], needs: &[(u64, u64)], budget: u64) -> String {
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let each = models.iter().zip(needs);

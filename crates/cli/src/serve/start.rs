@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use bantam_backend::Backend;
 use bantam_engine::{EngineHandle, Turns};
-use bantam_model::{LoadOptions, MemoryPlan};
+use bantam_model::{Decoder, LoadOptions, MemoryPlan};
 use bantam_server::{LogFormat, LogTarget, ServedModel, ServerOptions, serve};
 use bantam_text::Tokenizer;
 
@@ -38,19 +38,28 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .collect();
     let plans = shares::plan(&wanted, &device, args.memory)?;
     drop(wanted);
+    if !args.lazy_cache {
+        let planned = plans.iter().map(|(_, plan)| plan.total()).sum();
+        shares::check_available(planned, "the models and their caches")?;
+    }
     let turns = Turns::default();
     let mut models = Vec::new();
+    let mut reserved = Reserved::default();
     for ((arg, model, tokenizer, _), (load, plan)) in opened.into_iter().zip(plans) {
         announce(arg, &load, &plan);
-        models.push(start(args, arg, model, tokenizer, load, &device, &turns)?);
+        let (model, own) = start(args, arg, model, tokenizer, load, &device, &turns)?;
+        models.push(model.with_planned_memory(plan.parts()));
+        reserved.bytes += own.bytes;
+        reserved.time += own.time;
     }
-    let loaded = begun.elapsed();
+    let loaded = begun.elapsed() - reserved.time;
+    let reserved = reserved.in_words();
     serve(options, models, |address| {
         let seconds = loaded.as_secs_f64();
         let names: Vec<&str> = args.models.iter().map(|arg| arg.name.as_str()).collect();
         let (names, device) = (names.join(", "), device.describe());
         output::note(&format!(
-            "{names} on {device}, loaded in {seconds:.1} s; listening at {}",
+            "{names} on {device}, loaded in {seconds:.1} s, {reserved}; listening at {}",
             page(address)
         ));
     })?;
@@ -65,6 +74,31 @@ fn page(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
+/// The memory of caches that was taken from the system, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reserved {
+    bytes: u64,
+    time: Duration,
+}
+
+impl Reserved {
+    fn in_words(self) -> String {
+        if self.bytes == 0 {
+            return "caches grow as they fill".to_owned();
+        }
+        format!("{} MiB of cache taken in {:.1} s", self.bytes >> 20, self.time.as_secs_f64())
+    }
+}
+
+/// Takes the memory of a model's cache, which may be less than there was before its weights were read.
+fn reserve(decoder: &mut Decoder<Device>) -> anyhow::Result<Reserved> {
+    let bytes = decoder.plan().kv_bytes;
+    shares::check_available(bytes, "the blocks of the cache")?;
+    let begun = Instant::now();
+    decoder.reserve_cache();
+    Ok(Reserved { bytes, time: begun.elapsed() })
+}
+
 /// Loads a model and starts its engine.
 fn start(
     args: &ServeArgs,
@@ -74,17 +108,21 @@ fn start(
     load: LoadOptions,
     device: &Device,
     turns: &Turns,
-) -> anyhow::Result<ServedModel> {
+) -> anyhow::Result<(ServedModel, Reserved)> {
     let format = arg.model.format_or(args.dtype);
     let parameters = model.checkpoint.parameters() as f64 / 1e6;
     let kind = model.arch.model_type;
     let description = format!("{kind}, {parameters:.1} M parameters, {format}");
-    let (device, turns) = (device.clone(), turns.clone());
+    let (device, turns, lazy) = (device.clone(), turns.clone(), args.lazy_cache);
+    let (tell, reserved) = mpsc::channel();
     let engine = EngineHandle::spawn(args.handle_options(), move || {
-        let decoder = model.load(&device, &load)?;
+        let mut decoder = model.load(&device, &load)?;
+        let taken = if lazy { Reserved::default() } else { reserve(&mut decoder)? };
+        tell.send(taken)?;
         Ok(turns.share(decoder))
     })?;
-    Ok(ServedModel::new(&arg.name, engine, Arc::new(tokenizer)).with_description(description))
+    let served = ServedModel::new(&arg.name, engine, Arc::new(tokenizer));
+    Ok((served.with_description(description), reserved.recv()?))
 }
 
 /// The memory plan, and what it means for requests.

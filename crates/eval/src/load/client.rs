@@ -120,6 +120,22 @@ impl Client {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Host and port of the server.
+    pub(super) fn address(&self) -> (&str, u16) {
+        (&self.shared.host, self.shared.port)
+    }
+
+    /// The server as a `Host` header names it.
+    pub(super) fn authority(&self) -> String {
+        let host = self.shared.headers.get(HOST).and_then(|host| host.to_str().ok());
+        host.unwrap_or_default().to_owned()
+    }
+
+    /// What `Authorization` says, if there is a key.
+    pub(super) fn authorization(&self) -> Option<&str> {
+        self.shared.headers.get(AUTHORIZATION)?.to_str().ok()
+    }
+
     /// Asks for a page.
     ///
     /// # Errors

@@ -137,6 +137,15 @@ pub enum LoadError {
         /// How.
         failure: Failure,
     },
+    /// A server that is not to be attacked.
+    #[error(
+        "{host} is not this machine, and attacks hurt; only attack a server that is yours, and say so \
+         with --any-host"
+    )]
+    NotThisMachine {
+        /// The host of the address given.
+        host: String,
+    },
     /// A server with other clients.
     #[error(
         "the server has {under_way} requests under way; a soak needs it to itself, for its counts are \

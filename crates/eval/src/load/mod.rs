@@ -4,7 +4,7 @@
 //! [`Arrivals`] says: with fixed concurrency, in static batches or at a rate. [`Point`] sums its
 //! [`Record`]s up, [`Comparison`] sets in-flight against static batching, and [`Report`] writes
 //! tables and plots. [`soak()`] does not measure but proves: what must hold under clients of every
-//! kind, well-behaved or not.
+//! kind, well-behaved or not. [`hostile()`] attacks: what those who behave notice of it.
 //!
 //! What is measured, and how:
 //!
@@ -43,6 +43,10 @@ pub use requests::{
     AnswerLength, LoadRequest, Message, Prompt, first_requests, parse_requests, synthetic_requests,
 };
 pub use run::{Run, RunOptions, run, warm_up};
-pub use soak::{Check, MemoryUse, SoakOptions, SoakProgress, SoakReport, Verdict, soak};
+pub use soak::{
+    AttackReport, AttackVerdict, Check, HostileCheck, HostileOptions, HostileProgress,
+    HostileReport, HostileVerdict, MemoryUse, Phase, PhaseReport, Resident, SoakOptions,
+    SoakProgress, SoakReport, Verdict, Waits, hostile, soak,
+};
 pub use summary::{Comparison, Distribution, Latencies, Point, tokens_per_second_and_slot};
 pub use target::{Endpoint, Target};

@@ -18,6 +18,9 @@ use crate::state::ServerState;
 /// Stop strings at most.
 const MAX_STOPS: usize = 16;
 
+/// What a request may take in a server without a limit of its own.
+const A_DAY: Duration = Duration::from_hours(24);
+
 /// Answers to one prompt at most.
 const MAX_N: usize = 128;
 
@@ -33,8 +36,8 @@ pub(crate) struct SamplingFields {
     pub(crate) best_of: Option<usize>,
     /// Searches for the most probable answers instead of drawing them.
     pub(crate) use_beam_search: Option<bool>,
-    /// Power of the length by which a beam's log-probability is divided; 1 if not set. Only with
-    /// `use_beam_search`.
+    /// Power of the length by which a beam's log-probability is divided, -10 to 10; 1 if not set. Only
+    /// with `use_beam_search`.
     pub(crate) length_penalty: Option<f64>,
     /// The form of the answer: text, any JSON object, or JSON that satisfies a schema.
     pub(crate) response_format: Option<ResponseFormat>,
@@ -48,7 +51,7 @@ pub(crate) struct SamplingFields {
     pub(crate) stream: Option<bool>,
     /// Only with `stream`.
     pub(crate) stream_options: Option<StreamOptions>,
-    /// Divides the logits; 0 always takes the most probable token. 1 if not set.
+    /// Divides the logits, 0 to 100; 0 always takes the most probable token. 1 if not set.
     pub(crate) temperature: Option<f32>,
     /// Probability that the kept tokens reach together, more than 0 and at most 1.
     pub(crate) top_p: Option<f32>,
@@ -58,13 +61,13 @@ pub(crate) struct SamplingFields {
     pub(crate) min_p: Option<f32>,
     /// Locally typical sampling, more than 0 and at most 1.
     pub(crate) typical_p: Option<f32>,
-    /// Factor against tokens of the prompt and the answer, more than 0; 1 has no effect.
+    /// Factor against tokens of the prompt and the answer, 0.01 to 100; 1 has no effect.
     pub(crate) repetition_penalty: Option<f32>,
-    /// Subtracted from the logit of a token that is in the answer already.
+    /// Subtracted from the logit of a token that is in the answer already, -2 to 2.
     pub(crate) presence_penalty: Option<f32>,
-    /// Subtracted from a token's logit for each time it is in the answer already.
+    /// Subtracted from a token's logit for each time it is in the answer already, -2 to 2.
     pub(crate) frequency_penalty: Option<f32>,
-    /// Added to the logits of tokens: token ids to numbers.
+    /// Added to the logits of tokens: token ids to numbers from -100 to 100.
     #[schema(value_type = Option<std::collections::HashMap<String, f32>>)]
     pub(crate) logit_bias: Option<Map<String, Value>>,
     /// Texts that never appear in the answer, by the tokens that spell them.
@@ -73,7 +76,7 @@ pub(crate) struct SamplingFields {
     pub(crate) seed: Option<i64>,
     /// A text or up to 16: the answer ends before the first that appears.
     pub(crate) stop: Option<OneOrMore>,
-    /// Tokens that end the answer.
+    /// Tokens that end the answer, up to 1024.
     pub(crate) stop_token_ids: Option<Vec<u32>>,
     /// Tokens generated before a stop token may be chosen.
     pub(crate) min_tokens: Option<usize>,
@@ -83,7 +86,8 @@ pub(crate) struct SamplingFields {
     pub(crate) skip_special_tokens: Option<bool>,
     /// Requests with a lower number go first; 0 if not set.
     pub(crate) priority: Option<i32>,
-    /// Seconds after which the request fails.
+    /// Seconds after which the request fails, more than 0 and at most the server's
+    /// `--request-timeout`.
     pub(crate) timeout: Option<f64>,
     /// Only requests with the same salt share cached prompts.
     pub(crate) cache_salt: Option<String>,
@@ -178,7 +182,7 @@ impl SamplingFields {
         let sampling = self.sampling(model)?;
         let deadline = match self.timeout {
             None => state.options.deadline,
-            Some(seconds) => Some(deadline(seconds)?),
+            Some(seconds) => Some(deadline(seconds, state.options.deadline)?),
         };
         let request = Request {
             sampling,
@@ -310,10 +314,14 @@ impl SamplingFields {
     }
 }
 
-fn deadline(seconds: f64) -> Result<Duration, ApiError> {
-    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
-    duration.ok_or_else(|| {
-        let message = format!("timeout is {seconds}, expected seconds, more than 0");
+/// A time that a request may take, in a server where none takes longer than `longest`.
+fn deadline(seconds: f64, longest: Option<Duration>) -> Result<Duration, ApiError> {
+    let longest = longest.unwrap_or(A_DAY);
+    let asked = Duration::try_from_secs_f64(seconds).ok();
+    asked.filter(|time| !time.is_zero() && *time <= longest).ok_or_else(|| {
+        let most = longest.as_secs_f64();
+        let message =
+            format!("timeout is {seconds}, expected seconds, more than 0 and at most {most}");
         ApiError::bad_request(message).param("timeout")
     })
 }
@@ -321,7 +329,9 @@ fn deadline(seconds: f64) -> Result<Duration, ApiError> {
 fn logit_bias(biases: Option<&Map<String, Value>>) -> Result<Vec<(u32, f32)>, ApiError> {
     let read = |(token, bias): (&String, &Value)| {
         let id = token.parse().ok();
-        let bias = bias.as_f64().map(|bias| bias as f32);
+        // Infinity excludes a token, and JSON has none: a huge number must not become one.
+        let (least, most) = (f64::from(f32::MIN), f64::from(f32::MAX));
+        let bias = bias.as_f64().map(|bias| bias.clamp(least, most) as f32);
         id.zip(bias).ok_or_else(|| {
             let message = format!(
                 "logit_bias has the entry {token:?}, expected token ids with numbers: \

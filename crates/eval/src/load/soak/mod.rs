@@ -19,6 +19,7 @@ mod client;
 mod counters;
 mod dice;
 mod heard;
+mod hostile;
 mod malformed;
 mod memory;
 mod report;
@@ -36,6 +37,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout_at};
 pub use checks::{Check, Verdict};
 use client::Soaking;
 use counters::{Counters, health_problem, when_idle};
+pub use hostile::{
+    AttackReport, AttackVerdict, HostileCheck, HostileOptions, HostileProgress, HostileReport,
+    HostileVerdict, Phase, PhaseReport, Resident, Waits, hostile,
+};
 pub use memory::MemoryUse;
 use memory::Sample;
 pub use report::SoakReport;

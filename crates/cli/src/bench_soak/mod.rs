@@ -1,5 +1,7 @@
 //! `bantam bench soak`: a server under clients of every kind.
 
+mod hostile;
+
 use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -30,6 +32,12 @@ use crate::{interrupt, output};
 ///
 /// The server must be a `bantam serve` with no other clients: its /metrics are compared with what
 /// these clients see.
+///
+/// With --hostile, clients that behave ask for short answers alone, then beside attackers, then alone
+/// again. Attackers send numbers, schemas, grammars, bodies and half-open connections that have hurt
+/// servers before. What must hold: those who behave wait at most three times as long, all of them are
+/// answered, memory comes back, and every attack is refused or ends. Only a server of this machine is
+/// attacked.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct SoakArgs {
@@ -45,13 +53,26 @@ pub(crate) struct SoakArgs {
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
 
-    /// Clients side by side; each sends one request after the other
-    #[arg(long, value_name = "N", default_value = "200")]
-    clients: NonZeroUsize,
+    /// Attack the server, beside clients that behave
+    #[arg(long, conflicts_with_all = ["cancel", "malformed", "repeat", "prompt_words", "max_tokens", "timeout"])]
+    hostile: bool,
 
-    /// Seconds during which requests are sent; what is under way then is waited for
-    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
-    duration: f64,
+    /// Seconds without attackers before and after the attack; with --hostile [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "hostile")]
+    quiet: Option<f64>,
+
+    /// Attack a server of another machine too, which must be yours; with --hostile
+    #[arg(long, requires = "hostile")]
+    any_host: bool,
+
+    /// Clients side by side; each sends one request after the other [default: 200; 50 with --hostile]
+    #[arg(long, value_name = "N")]
+    clients: Option<NonZeroUsize>,
+
+    /// Seconds during which requests, or attacks, are sent; requests under way then are waited for
+    /// [default: 300; 120 with --hostile]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<f64>,
 
     /// Share of the requests that break off at a random moment
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
@@ -77,9 +98,10 @@ pub(crate) struct SoakArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     timeout: f64,
 
-    /// MiB that the server's memory may grow by in the second half
-    #[arg(long, value_name = "MIB", default_value_t = 32)]
-    max_growth: u32,
+    /// MiB that the server's memory may grow by in the second half [default: 32], or that it may be
+    /// larger after the attack than before [default: 50]
+    #[arg(long, value_name = "MIB")]
+    max_growth: Option<u32>,
 
     /// Decides everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -95,14 +117,15 @@ pub(crate) struct SoakArgs {
 }
 
 const AFTER_HELP: &str = "\
-Memory counts from half time on, because the cache takes memory as it is first used: give the server
-a --memory whose cache is used up by then. Fewer places to wait than clients (--max-waiting) make it
-turn some away.
+Memory counts from half time on, since a server with --lazy-cache takes memory as its cache is first
+used: give that one a --memory whose cache is used up by then. Fewer places to wait than clients
+(--max-waiting) make it turn some away.
 
 Examples:
   bantam serve smollm2 --memory 600MiB --max-waiting 100
   bantam bench soak --report soak.md
-  bantam bench soak --clients 40 --duration 10 --json";
+  bantam bench soak --clients 40 --duration 10 --json
+  bantam bench soak --hostile --report hostile.md";
 
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -122,6 +145,9 @@ pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.report {
         // Five minutes later would be too late.
         std::fs::write(path, "").with_context(|| cannot_write(path))?;
+    }
+    if args.hostile {
+        return hostile::run(args);
     }
     interrupt::install()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -149,10 +175,12 @@ fn cannot_write(path: &Path) -> String {
 async fn prove(args: &SoakArgs) -> anyhow::Result<SoakReport> {
     let client = connect(&args.url, args.api_key.as_deref())?;
     let target = Target::find(client, Endpoint::Chat, args.model.as_deref(), 0.0).await?;
-    let bar = output::progress_bar(args.duration.ceil() as u64, "asking one by one");
+    let options = args.options();
+    let seconds = options.duration.as_secs_f64().ceil() as u64;
+    let bar = output::progress_bar(seconds, "asking one by one");
     let watch = interrupt::watch();
     let mut progress = |now: SoakProgress| show(&bar, now);
-    let report = soak(&target, &args.options(), &mut progress).await;
+    let report = soak(&target, &options, &mut progress).await;
     drop(watch);
     bar.finish_and_clear();
     Ok(report?)
@@ -168,16 +196,18 @@ fn show(bar: &ProgressBar, now: SoakProgress) -> ControlFlow<()> {
 
 impl SoakArgs {
     fn options(&self) -> SoakOptions {
+        let usual = SoakOptions::default();
+        let growth = self.max_growth.map(|mebibytes| u64::from(mebibytes) << 20);
         SoakOptions {
-            clients: self.clients,
-            duration: Duration::from_secs_f64(self.duration),
+            clients: self.clients.unwrap_or(usual.clients),
+            duration: self.duration.map_or(usual.duration, Duration::from_secs_f64),
             cancel: self.cancel,
             malformed: self.malformed,
             repeat: self.repeat,
             prompt_words: self.prompt_words,
             answer_tokens: self.max_tokens,
             timeout: Duration::from_secs_f64(self.timeout),
-            max_growth: u64::from(self.max_growth) << 20,
+            max_growth: growth.unwrap_or(usual.max_growth),
             seed: self.seed,
         }
     }
