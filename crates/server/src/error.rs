@@ -311,6 +311,13 @@ impl From<RequestFailure> for ApiError {
 
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
+        if let TextError::TooManyTokens { at_least, limit } = error {
+            let message = format!(
+                "this model's maximum context length is {limit} tokens, but the prompt has at least \
+                 {at_least}; shorten it"
+            );
+            return Self::bad_request(message).code("context_length_exceeded");
+        }
         let kind = match &error {
             TextError::ChatTemplateFailed { .. } | TextError::InvalidGrammarVocabulary { .. } => {
                 ErrorKind::Unprocessable

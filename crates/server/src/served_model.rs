@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bantam_engine::{EngineHandle, Request, Submission};
-use bantam_text::{ChatTemplate, Grammar, GrammarSpec, Tokenizer, ToolFormat};
+use bantam_text::{
+    Cancel, ChatTemplate, EncodeBounds, EncodeOptions, Grammar, GrammarSpec, Tokenizer, ToolFormat,
+};
 
 use crate::answer::{Answer, AnswerOptions};
 use crate::error::{ApiError, ErrorKind};
@@ -125,6 +127,23 @@ impl ServedModel {
     #[must_use]
     pub fn context(&self) -> usize {
         self.engine.limits().longest_sequence()
+    }
+
+    /// The tokens of a prompt, or an early refusal of one that is longer than the context; `cancel`
+    /// ends the work. Takes milliseconds or more: call it in [`ServerState::prepare`].
+    ///
+    /// [`ServerState::prepare`]: crate::ServerState::prepare
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode_within`].
+    pub fn encode(
+        &self,
+        prompt: &str,
+        options: EncodeOptions,
+        cancel: &Cancel,
+    ) -> Result<Vec<u32>, ApiError> {
+        let bounds = EncodeBounds { max_tokens: self.context(), cancel };
+        Ok(self.tokenizer.encode_within(prompt, options, bounds)?)
     }
 
     /// The chat template.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::python::{self, RaisedByTemplate};
 use crate::tools::without_tools;
-use crate::{Message, TextError, Tool};
+use crate::{Message, TextError, Tool, guarded};
 
 /// What a prompt is made of.
 #[derive(Debug, Clone, Copy, Default)]
@@ -166,8 +166,16 @@ impl ChatTemplate {
             documents => (),
             ..extra.map_or_else(Value::default, |extra| Value::from(Serde(extra)))
         };
-        let template = self.environment.get_template(NAME);
-        template.and_then(|template| template.render(context)).map_err(|error| self.failure(&error))
+        let rendered = guarded(|| {
+            let template = self.environment.get_template(NAME);
+            template.and_then(|template| template.render(context))
+        });
+        match rendered {
+            Ok(rendered) => rendered.map_err(|error| self.failure(&error)),
+            Err(problem) => {
+                Err(TextError::ChatTemplateFailed { origin: self.origin.clone(), problem })
+            }
+        }
     }
 
     /// Tells a refusal of the template from a failure in it.
@@ -195,7 +203,7 @@ fn without_generation_marks(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
+        let Some(length) = rest[start + 2..].find("%}").map(|length| length + 2) else {
             break;
         };
         let (before, tag) = (&rest[..start + 2], &rest[start + 2..start + length]);

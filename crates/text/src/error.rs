@@ -69,6 +69,14 @@ pub enum TextError {
         /// What the tokenizer library said.
         problem: String,
     },
+    /// The text has more tokens than are of use.
+    #[error("the text has at least {at_least} tokens; expected at most {limit}")]
+    TooManyTokens {
+        /// Tokens that it has for certain; it was not tokenized to its end.
+        at_least: usize,
+        /// Tokens allowed.
+        limit: usize,
+    },
     /// The chat template is not a template this crate can compile.
     #[error("chat template of {origin} does not compile: {problem}")]
     ChatTemplateSyntax {

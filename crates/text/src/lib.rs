@@ -15,9 +15,11 @@
 
 mod cancel;
 mod chat_template;
+mod encoding;
 mod error;
 mod folder;
 mod grammar;
+mod guard;
 mod message;
 mod pre_tokenizer;
 mod python;
@@ -33,8 +35,10 @@ mod vocabulary;
 
 pub use cancel::Cancel;
 pub use chat_template::{ChatTemplate, RenderInput};
+pub use encoding::EncodeBounds;
 pub use error::TextError;
 pub use grammar::{Grammar, GrammarCompiler, GrammarMatcher, GrammarSpec};
+pub use guard::guarded;
 pub use message::Message;
 pub use source::{TokenType, TokenizerSource, Vocabulary, VocabularyKind};
 pub use stop_strings::{StopOutcome, StopStrings};

@@ -69,6 +69,11 @@ const RULES: &[PreTokenizerRule] = &[
     },
 ];
 
+/// Whether `pattern` is one of [`RULES`]: none of them goes on from a letter or digit into a space.
+pub(crate) fn is_known_pattern(pattern: &str) -> bool {
+    RULES.iter().flat_map(|rule| rule.splits).any(|&split| split == pattern)
+}
+
 impl PreTokenizerRule {
     /// The rule called `name`; a file that names none means `default`.
     pub(crate) fn named(name: Option<&str>) -> Result<&'static Self, TextError> {

@@ -81,6 +81,12 @@ impl TokenTable {
         self.ends.len()
     }
 
+    /// The bytes of the longest token.
+    pub(crate) fn longest(&self) -> usize {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| end - start).max().unwrap_or(0)
+    }
+
     /// What `id` stands for; ids past the end are absent.
     pub(crate) fn class(&self, id: u32) -> TokenClass {
         self.classes.get(id as usize).copied().unwrap_or(TokenClass::Absent)

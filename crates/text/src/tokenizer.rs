@@ -1,10 +1,11 @@
 //! The tokenizer: text to ids and back.
 
-use tokenizers::{AddedVocabulary, Model as _, OffsetType, PreTokenizer as _};
+use tokenizers::{AddedVocabulary, Model as _, OffsetReferential, OffsetType, PreTokenizer as _};
 
+use crate::encoding::EncodingPlan;
 use crate::rendering::{LeadingStrip, Rendering};
 use crate::token_table::{TokenClass, TokenTable};
-use crate::{ChatTemplate, TextError, TokenizerSource, folder, vocabulary};
+use crate::{ChatTemplate, EncodeBounds, TextError, TokenizerSource, folder, guarded, vocabulary};
 
 /// How text is turned into tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct Tokenizer {
     /// The added tokens of `inner`, with the special ones not recognised in text.
     without_special: AddedVocabulary,
     table: TokenTable,
+    plan: EncodingPlan,
     strip: LeadingStrip,
     bos: Option<u32>,
     eos: Vec<u32>,
@@ -65,12 +67,19 @@ impl Tokenizer {
     /// A missing, unreadable or contradictory source; a pre-tokenizer, decoder or chat template
     /// that is not supported.
     pub fn load(source: &TokenizerSource) -> Result<Self, TextError> {
-        match source {
-            TokenizerSource::Folder(path) => Self::from_parts(folder::load(path)?),
-            TokenizerSource::Vocabulary(vocabulary) => {
-                Self::from_parts(vocabulary::load(vocabulary)?)
+        let (origin, loaded) = match source {
+            TokenizerSource::Folder(path) => {
+                (path.display().to_string(), guarded(|| Self::from_parts(folder::load(path)?)))
             }
-        }
+            TokenizerSource::Vocabulary(vocabulary) => (
+                "the GGUF file".to_owned(),
+                guarded(|| Self::from_parts(vocabulary::load(vocabulary)?)),
+            ),
+        };
+        loaded.unwrap_or_else(|problem| {
+            let problem = format!("the tokenizer of {origin} cannot be read: {problem}");
+            Err(TextError::InvalidVocabulary { problem })
+        })
     }
 
     fn from_parts(parts: TokenizerParts) -> Result<Self, TextError> {
@@ -81,12 +90,14 @@ impl Tokenizer {
             })?;
         let rendering = Rendering::from_decoder(decoder.as_ref(), &origin)?;
         let table = TokenTable::new(&inner, &rendering, &origin)?;
+        let plan = EncodingPlan::new(&inner, &table, &origin)?;
         let mut without_special = inner.get_added_vocabulary().clone();
         without_special.set_encode_special_tokens(true);
         let mut tokenizer = Self {
             inner,
             without_special,
             table,
+            plan,
             strip: rendering.strip,
             bos,
             eos: Vec::new(),
@@ -131,24 +142,75 @@ impl Tokenizer {
     /// The model of the tokenizer refuses the text (a word-level vocabulary without an unknown
     /// token, say).
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
+        self.encode_parts(text, options, None)
+    }
+
+    /// The ids of `text`, as [`encode`](Self::encode) has them, or an early refusal.
+    ///
+    /// A text that has more than [`EncodeBounds::max_tokens`] by the number of its bytes is refused
+    /// before any of it is tokenized; any other when that many tokens have been found. Time is linear
+    /// in the text, and memory beyond the ids is that of some ten thousand bytes of it.
+    ///
+    /// # Errors
+    /// [`TextError::TooManyTokens`]; [`TextError::Cancelled`]; [`TextError::Encode`] for the reasons of
+    /// `encode`, and for a word of a quarter of a MiB, which could not be cancelled.
+    ///
+    /// ```no_run
+    /// # use bantam_text::{Cancel, EncodeBounds, EncodeOptions, TextError, Tokenizer};
+    /// # fn example(tokenizer: &Tokenizer) {
+    /// let bounds = EncodeBounds { max_tokens: 8192, cancel: &Cancel::never() };
+    /// let refused = tokenizer.encode_within(&"9".repeat(5_000_000), EncodeOptions::default(), bounds);
+    /// assert!(matches!(refused, Err(TextError::TooManyTokens { .. })));
+    /// # }
+    /// ```
+    pub fn encode_within(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        bounds: EncodeBounds<'_>,
+    ) -> Result<Vec<u32>, TextError> {
+        self.encode_parts(text, options, Some(bounds))
+    }
+
+    fn encode_parts(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        bounds: Option<EncodeBounds<'_>>,
+    ) -> Result<Vec<u32>, TextError> {
         let added = if options.parse_special {
             self.inner.get_added_vocabulary()
         } else {
             &self.without_special
         };
-        let encode = || {
-            let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
-            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
-                pre_tokenizer.pre_tokenize(&mut pieces)?;
+        let problem = |problem: String| TextError::Encode { problem };
+        self.plan.encode(text, options.add_special, bounds, |part, ids| {
+            guarded(|| self.encode_part(added, part, ids))
+                .map_err(problem)?
+                .map_err(|error| problem(error.to_string()))
+        })
+    }
+
+    /// Appends the ids of a part of a text, without what is added around a text.
+    fn encode_part(
+        &self,
+        added: &AddedVocabulary,
+        part: &str,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), tokenizers::Error> {
+        let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), part);
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        let model = self.inner.get_model();
+        for (piece, _, token) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None)
+        {
+            match token {
+                Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                None => ids.extend(model.tokenize(piece)?.iter().map(|token| token.id)),
             }
-            let model = self.inner.get_model();
-            pieces.tokenize(|piece| model.tokenize(piece.get()))?;
-            let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
-            self.inner.post_process(encoding, None, options.add_special)
-        };
-        let encoding = encode()
-            .map_err(|error: tokenizers::Error| TextError::Encode { problem: error.to_string() })?;
-        Ok(encoding.get_ids().to_vec())
+        }
+        Ok(())
     }
 
     /// The text of `ids`; with `skip_special`, special tokens are left out.

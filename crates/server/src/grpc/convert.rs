@@ -1,5 +1,6 @@
 //! Between the messages of gRPC and the requests and responses of [`kserve`](crate::kserve).
 
+use bantam_text::Cancel;
 use serde_json::{Number, Value};
 use tonic::{Code, Status};
 
@@ -29,6 +30,7 @@ pub(super) fn prepare(
     state: &ServerState,
     request: ModelInferRequest,
     can_stream: bool,
+    cancel: &Cancel,
 ) -> Result<(Head, Generation, bool), ApiError> {
     let model = generation::model(state, &request.model_name, &request.model_version)?;
     let mut given = Fields::default();
@@ -45,7 +47,7 @@ pub(super) fn prepare(
         let message = "stream is true, but ModelInfer has one response; call ModelStreamInfer";
         return Err(ApiError::bad_request(message).param("stream"));
     }
-    let generation = Generation::prepare(state, model, question, &names, stream, rows)?;
+    let generation = Generation::prepare(state, model, question, &names, stream, rows, cancel)?;
     Ok((Head { id: request.id, model: model.name().to_owned() }, generation, stream))
 }
 

@@ -112,7 +112,8 @@ async fn begin(
     request: ModelInferRequest,
     can_stream: bool,
 ) -> Result<(convert::Head, Answering, bool), ApiError> {
-    let prepared = state.prepare(move |state, _| convert::prepare(state, request, can_stream));
+    let prepared =
+        state.prepare(move |state, cancel| convert::prepare(state, request, can_stream, cancel));
     let (head, generation, stream) = prepared.await?;
     let answering = generation.begin(state, Arc::clone(record)).await?;
     Ok((head, answering, stream))

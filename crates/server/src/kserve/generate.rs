@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use bantam_text::Cancel;
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 
@@ -79,8 +80,9 @@ async fn begin(
     can_stream: bool,
 ) -> Result<(Head, Answering, bool), ApiError> {
     let bytes = body::read(request, &state).await?;
-    let (head, generation, stream) =
-        state.prepare(move |state, _| prepare(state, &path, &bytes, can_stream)).await?;
+    let (head, generation, stream) = state
+        .prepare(move |state, cancel| prepare(state, &path, &bytes, can_stream, cancel))
+        .await?;
     let answering = generation.begin(&state, record).await?;
     Ok((head, answering, stream))
 }
@@ -90,6 +92,7 @@ fn prepare(
     path: &ModelPath,
     bytes: &[u8],
     can_stream: bool,
+    cancel: &Cancel,
 ) -> Result<(Head, Generation, bool), ApiError> {
     let model = generation::model(state, &path.model, &path.version)?;
     let mut head = Head::new();
@@ -119,7 +122,7 @@ fn prepare(
         let message = "stream is true, but /generate has one response; ask /generate_stream";
         return Err(ApiError::bad_request(message).param("stream"));
     }
-    let generation = Generation::prepare(state, model, question, &[], stream, false)?;
+    let generation = Generation::prepare(state, model, question, &[], stream, false, cancel)?;
     Ok((head, generation, stream))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bantam_engine::RequestFailure;
-use bantam_text::{EncodeOptions, Tokenizer};
+use bantam_text::{Cancel, EncodeOptions, Tokenizer};
 use futures_util::stream::{BoxStream, StreamExt};
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ use crate::kserve::outputs::{OUTPUTS, Output, OutputRow, OutputTensor, Tally, Te
 use crate::kserve::question::Question;
 use crate::record::Record;
 use crate::request::ask::ask;
-use crate::request::fields;
 use crate::request::sampling::{Asked, SamplingFields};
+use crate::request::{fields, lists};
 use crate::state::{AppState, ServerState};
 
 /// Tokens of an answer if the request does not say, as in the vLLM back end.
@@ -61,11 +61,13 @@ impl Generation {
         outputs: &[&str],
         stream: bool,
         rows: bool,
+        cancel: &Cancel,
     ) -> Result<Self, ApiError> {
         let outputs = wanted(&question, outputs)?;
         let (logprobs, max_tokens) = completion_fields(&mut question)?;
         question.completions.insert("model".to_owned(), model.name().into());
         question.completions.insert("stream".to_owned(), stream.into());
+        lists::check(&question.completions).map_err(|error| question.in_its_words(error))?;
         let body = Value::Object(std::mem::take(&mut question.completions));
         let asked = fields::parse::<SamplingFields>(&body)
             .and_then(|shared| shared.asked(state, model, None));
@@ -81,7 +83,7 @@ impl Generation {
             Some(token) => asked.request.eos_tokens = vec![end_token(token)?],
         }
         check_logprobs(&asked, &outputs)?;
-        let prompts = encode(model.tokenizer(), question.prompts)?;
+        let prompts = encode(model, question.prompts, cancel)?;
         let num_answers = prompts.len() * asked.n;
         if stream && num_answers > 1 {
             let message = format!(
@@ -192,12 +194,13 @@ fn check_logprobs(asked: &Asked, outputs: &[&OutputRow]) -> Result<(), ApiError>
 }
 
 fn encode(
-    tokenizer: &Tokenizer,
+    model: &ServedModel,
     prompts: Vec<String>,
+    cancel: &Cancel,
 ) -> Result<Vec<(String, Vec<u32>)>, ApiError> {
     let options = EncodeOptions { add_special: true, parse_special: true };
     let encode = |text: String| {
-        let tokens = tokenizer.encode(&text, options)?;
+        let tokens = model.encode(&text, options, cancel)?;
         Ok((text, tokens))
     };
     prompts.into_iter().map(encode).collect()

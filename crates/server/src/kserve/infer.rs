@@ -6,6 +6,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use bantam_text::Cancel;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -97,7 +98,8 @@ pub(crate) async fn infer(
 ) -> Result<Response, ApiError> {
     let json_length = body::json_length(request.headers())?;
     let bytes = body::read(request, &state).await?;
-    let prepared = state.prepare(move |state, _| prepare(state, &path, &bytes, json_length));
+    let prepared =
+        state.prepare(move |state, cancel| prepare(state, &path, &bytes, json_length, cancel));
     let (form, generation) = prepared.await?;
     let outputs = generation.begin(&state, record).await?.whole().await?;
     form.respond(outputs)
@@ -108,6 +110,7 @@ fn prepare(
     path: &ModelPath,
     bytes: &[u8],
     json_length: Option<usize>,
+    cancel: &Cancel,
 ) -> Result<(Form, Generation), ApiError> {
     let model = generation::model(state, &path.model, &path.version)?;
     let length = json_length.unwrap_or(bytes.len());
@@ -147,7 +150,7 @@ fn prepare(
         return Err(ApiError::bad_request(message).param("outputs"));
     }
     let names: Vec<&str> = request.outputs.iter().map(|output| &output.name[..]).collect();
-    let generation = Generation::prepare(state, model, question, &names, false, rows)?;
+    let generation = Generation::prepare(state, model, question, &names, false, rows, cancel)?;
     let said = |output: RequestedOutput| Some((output.name, output.parameters.binary_data?));
     let binary = request.outputs.into_iter().filter_map(said).collect();
     let form = Form { id: request.id, model: model.name().to_owned(), binary, binary_default };

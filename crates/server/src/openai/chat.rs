@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use bantam_text::{Tokenizer, ToolCallParser, ToolDelta};
+use bantam_text::{Cancel, Tokenizer, ToolCallParser, ToolDelta};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -140,7 +140,9 @@ pub(crate) async fn create(
     Extension(record): Extension<Arc<Record>>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let prepared = state.prepare(move |state, _| ChatRequest::read(&bytes)?.prepare(state)).await?;
+    let prepared = state
+        .prepare(move |state, cancel| ChatRequest::read(&bytes)?.prepare(state, cancel))
+        .await?;
     let Prepared { model, asked, max_tokens_field, prompt, tools } = prepared;
     let model = state.model(&model)?;
     let choices = (0..asked.n).map(|index| Chatting {
@@ -167,7 +169,7 @@ impl ChatRequest {
         Ok(Self { own, template, shared: fields::parse(&body)? })
     }
 
-    fn prepare(self, state: &ServerState) -> Result<Prepared, ApiError> {
+    fn prepare(self, state: &ServerState, cancel: &Cancel) -> Result<Prepared, ApiError> {
         let Self { own, template, shared } = self;
         let model = state.model(&shared.model)?;
         let messages = messages::read(&own.messages)?;
@@ -187,7 +189,7 @@ impl ChatRequest {
             let message = "logprobs does not work with use_beam_search; leave out one";
             return Err(ApiError::bad_request(message).param("logprobs"));
         }
-        let prompt = template.encode(model, &messages, &tools.tools, false)?;
+        let prompt = template.encode(model, &messages, &tools.tools, false, cancel)?;
         let model = model.name().to_owned();
         Ok(Prepared { model, asked, max_tokens_field, prompt, tools })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use bantam_text::{EncodeOptions, StreamDecoder, Tokenizer};
+use bantam_text::{Cancel, EncodeOptions, StreamDecoder, Tokenizer};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -113,8 +113,9 @@ pub(crate) async fn create(
     Extension(record): Extension<Arc<Record>>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let prepared =
-        state.prepare(move |state, _| CompletionRequest::read(&bytes)?.prepare(state)).await?;
+    let prepared = state
+        .prepare(move |state, cancel| CompletionRequest::read(&bytes)?.prepare(state, cancel))
+        .await?;
     let Prepared { model, asked, prompts, echo, scores } = prepared;
     let model = state.model(&model)?;
     let choices = prompts.iter().flat_map(|prompt| vec![prompt; asked.n]).enumerate();
@@ -141,7 +142,7 @@ impl CompletionRequest {
         Ok(Self { own: fields::parse(&body)?, shared: fields::parse(&body)? })
     }
 
-    fn prepare(self, state: &ServerState) -> Result<Prepared, ApiError> {
+    fn prepare(self, state: &ServerState, cancel: &Cancel) -> Result<Prepared, ApiError> {
         let Self { own, shared } = self;
         let model = state.model(&shared.model)?;
         let mut asked = shared.asked(state, model, None)?;
@@ -151,7 +152,7 @@ impl CompletionRequest {
             let message = "logprobs and echo do not work with use_beam_search; leave them out";
             return Err(ApiError::bad_request(message).param("use_beam_search"));
         }
-        let prompts = own.prompt.prepare(model)?;
+        let prompts = own.prompt.prepare(model, cancel)?;
         asked.request.max_tokens = own.max_tokens.or_else(|| {
             let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
             let room = model.engine().limits().room(longest);
@@ -168,11 +169,15 @@ impl CompletionRequest {
 }
 
 impl Prompt {
-    fn prepare(self, model: &ServedModel) -> Result<Vec<PreparedPrompt>, ApiError> {
+    fn prepare(
+        self,
+        model: &ServedModel,
+        cancel: &Cancel,
+    ) -> Result<Vec<PreparedPrompt>, ApiError> {
         let tokenizer = model.tokenizer();
         let encode = |text: String| {
             let options = EncodeOptions { add_special: true, parse_special: true };
-            let tokens = tokenizer.encode(&text, options)?;
+            let tokens = model.encode(&text, options, cancel)?;
             Ok(PreparedPrompt { text, tokens })
         };
         let decode =

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use bantam_text::EncodeOptions;
+use bantam_text::{Cancel, EncodeBounds, EncodeOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -17,6 +17,10 @@ use crate::request::conversation::TemplateFields;
 use crate::request::fields;
 use crate::request::tools::ToolUse;
 use crate::state::{AppState, ServerState};
+
+/// The longest text that `/tokenize` takes: a few seconds' work, more than the longest context in
+/// use.
+const LONGEST_TEXT_BYTES: usize = 2 << 20;
 
 /// A text, or a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -91,7 +95,10 @@ pub(crate) async fn tokenize(
     State(state): State<AppState>,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Json<TokenizeResponse>, ApiError> {
-    state.prepare(move |state, _| TokenizeRequest::read(&bytes)?.answer(state)).await.map(Json)
+    state
+        .prepare(move |state, cancel| TokenizeRequest::read(&bytes)?.answer(state, cancel))
+        .await
+        .map(Json)
 }
 
 /// Tokens to text.
@@ -125,21 +132,31 @@ impl TokenizeRequest {
         Ok(Self { own: fields::parse(&body)?, template: fields::parse(&body)? })
     }
 
-    fn answer(self, state: &ServerState) -> Result<TokenizeResponse, ApiError> {
+    fn answer(self, state: &ServerState, cancel: &Cancel) -> Result<TokenizeResponse, ApiError> {
         let Self { own, template } = self;
         let model = state.model(&own.model)?;
         let tokenizer = model.tokenizer();
         let tokens = match (own.prompt, own.messages) {
             (Some(prompt), None) => {
                 let add_special = own.add_special_tokens.unwrap_or(true);
-                tokenizer.encode(&prompt, EncodeOptions { add_special, parse_special: true })?
+                if prompt.len() > LONGEST_TEXT_BYTES {
+                    let message = format!(
+                        "prompt has {} bytes, expected at most {LONGEST_TEXT_BYTES}; send it in parts",
+                        prompt.len()
+                    );
+                    return Err(ApiError::bad_request(message).param("prompt"));
+                }
+                // Longer than the context is allowed here: to know by how much is a reason to ask.
+                let bounds = EncodeBounds { max_tokens: usize::MAX, cancel };
+                let options = EncodeOptions { add_special, parse_special: true };
+                tokenizer.encode_within(&prompt, options, bounds)?
             }
             (None, Some(messages)) => {
                 let messages = messages::read(&messages)?;
                 let offered = own.tools.into_iter().flatten().map(ToolField::offered).collect();
                 let tools = ToolUse::new(offered, None, true, model.tool_format())?;
                 let add_special = own.add_special_tokens.unwrap_or(false);
-                template.encode(model, &messages, &tools.tools, add_special)?
+                template.encode(model, &messages, &tools.tools, add_special, cancel)?
             }
             _ => {
                 let message = "expected one of prompt and messages";

@@ -1,6 +1,6 @@
 //! A conversation becomes a prompt.
 
-use bantam_text::{EncodeOptions, Message, RenderInput, Tool};
+use bantam_text::{Cancel, EncodeOptions, Message, RenderInput, Tool};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -28,9 +28,10 @@ impl TemplateFields {
         messages: &[Message],
         tools: &[Tool],
         add_special: bool,
+        cancel: &Cancel,
     ) -> Result<Vec<u32>, ApiError> {
         let prompt = self.render(model, messages, tools)?;
-        Ok(model.tokenizer().encode(&prompt, EncodeOptions { add_special, parse_special: true })?)
+        model.encode(&prompt, EncodeOptions { add_special, parse_special: true }, cancel)
     }
 
     fn render(

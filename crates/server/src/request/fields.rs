@@ -10,6 +10,7 @@ use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::error::ApiError;
+use crate::request::lists;
 
 /// The fields of one kind of request.
 pub(crate) struct FieldSet {
@@ -119,6 +120,7 @@ pub(crate) fn read(bytes: &[u8], fields: &FieldSet) -> Result<Value, ApiError> {
     let value = read_any(bytes)?;
     if let Value::Object(object) = &value {
         fields.check(object, "")?;
+        lists::check(object)?;
     }
     Ok(value)
 }

@@ -7,6 +7,7 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `fields` | which fields a body may have, and how one is read |
+//! | `lists` | how long its lists may be |
 //! | `conversation` | a conversation becomes a prompt |
 //! | `tools` | the functions that a model may or must call |
 //! | `structured` | the form of an answer |
@@ -18,6 +19,7 @@
 pub(crate) mod ask;
 pub(crate) mod conversation;
 pub(crate) mod fields;
+pub(crate) mod lists;
 pub(crate) mod sampling;
 pub(crate) mod sse;
 pub(crate) mod structured;

@@ -1,5 +1,6 @@
 //! The fields that chat and completions share: how tokens are chosen, and when an answer ends.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bantam_engine::{Request, SamplingParams, Submission};
@@ -345,11 +346,12 @@ fn logit_bias(biases: Option<&Map<String, Value>>) -> Result<Vec<(u32, f32)>, Ap
 
 /// The tokens that spell each word, at the beginning of a text and after a space.
 fn bad_words(model: &ServedModel, words: &[String]) -> Result<Vec<Vec<u32>>, ApiError> {
+    let mut known = HashSet::new();
     let mut spellings: Vec<Vec<u32>> = Vec::new();
     for word in words {
         for text in [word.clone(), format!(" {word}")] {
             let spelling = model.tokenizer().encode(&text, EncodeOptions::default())?;
-            if !spelling.is_empty() && !spellings.contains(&spelling) {
+            if !spelling.is_empty() && known.insert(spelling.clone()) {
                 spellings.push(spelling);
             }
         }
