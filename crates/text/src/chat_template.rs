@@ -1,11 +1,10 @@
 //! Chat templates: a conversation becomes the prompt its model was trained on.
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, Error, Value, context};
+use minijinja::{Error, Value, context};
 use serde_json::{Map, Value as Json};
 
-use crate::python::{self, RaisedByTemplate};
+use crate::jinja::{Program, RaisedByTemplate};
 use crate::tools::without_tools;
 use crate::{Message, TextError, Tool, guarded};
 
@@ -26,8 +25,10 @@ pub struct RenderInput<'a> {
 const VARIABLES: [&str; 6] =
     ["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"];
 
-/// A compiled chat template, as Hugging Face models carry it: Jinja with Python methods on
-/// strings, lists and dictionaries, rendered with `trim_blocks` and `lstrip_blocks`.
+/// A compiled chat template, as Hugging Face models carry it: Jinja as `transformers` renders it.
+///
+/// A template that uses what is not known here is refused when it is compiled, by name. A rendering has
+/// a bound on its steps and on the bytes that it moves, so that a hostile template ends.
 ///
 /// Templates see `messages`, `add_generation_prompt`, `bos_token`, `eos_token`, `tools` and
 /// `documents` (none where there are none), and the functions `raise_exception` and `strftime_now`
@@ -52,7 +53,7 @@ const VARIABLES: [&str; 6] =
 /// ```
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    program: Program,
     knows_tools: bool,
     source: String,
     origin: String,
@@ -60,15 +61,12 @@ pub struct ChatTemplate {
     eos: String,
 }
 
-/// The name of the only template in the environment; error messages show it.
-const NAME: &str = "chat_template";
-
 impl ChatTemplate {
     /// Compiles `source`; `bos` and `eos` are the texts of those tokens, empty where there are
     /// none.
     ///
     /// # Errors
-    /// A syntax error, with its line.
+    /// A syntax error, or something of Jinja or Python that is not known here, with its line.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TextError> {
         Self::with_origin(source, bos, eos, "the caller".to_owned())
     }
@@ -80,22 +78,13 @@ impl ChatTemplate {
         eos: &str,
         origin: String,
     ) -> Result<Self, TextError> {
-        let syntax_error = |error: Error| TextError::ChatTemplateSyntax {
-            origin: origin.clone(),
-            problem: error.to_string(),
-        };
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(syntax_error)?);
-        python::install(&mut environment);
-        environment
-            .add_template_owned(NAME, without_generation_marks(source))
-            .map_err(syntax_error)?;
-        let template = environment.get_template(NAME).map_err(syntax_error)?;
-        let knows_tools = template.undeclared_variables(false).contains("tools");
+        let compiled = guarded(|| Program::new(source).map_err(|error| error.to_string()));
+        let program = compiled
+            .and_then(|compiled| compiled)
+            .map_err(|problem| TextError::ChatTemplateSyntax { origin: origin.clone(), problem })?;
         Ok(Self {
-            environment,
-            knows_tools,
+            knows_tools: program.reads("tools"),
+            program,
             source: source.to_owned(),
             origin,
             bos: bos.to_owned(),
@@ -166,10 +155,7 @@ impl ChatTemplate {
             documents => (),
             ..extra.map_or_else(Value::default, |extra| Value::from(Serde(extra)))
         };
-        let rendered = guarded(|| {
-            let template = self.environment.get_template(NAME);
-            template.and_then(|template| template.render(context))
-        });
+        let rendered = guarded(|| self.program.render(context));
         match rendered {
             Ok(rendered) => rendered.map_err(|error| self.failure(&error)),
             Err(problem) => {
@@ -195,25 +181,4 @@ impl ChatTemplate {
 /// other role, for the template to judge.
 fn uses_tools(input: &RenderInput<'_>) -> bool {
     !input.tools.is_empty() || input.messages.iter().any(|message| !message.tool_calls.is_empty())
-}
-
-/// Replaces `{% generation %}` blocks, which only mark text for training, by blocks that are always
-/// rendered; their whitespace control stays.
-fn without_generation_marks(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start + 2..].find("%}").map(|length| length + 2) else {
-            break;
-        };
-        let (before, tag) = (&rest[..start + 2], &rest[start + 2..start + length]);
-        result.push_str(before);
-        match tag.trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+')) {
-            "generation" => result.push_str(&tag.replace("generation", " if true ")),
-            "endgeneration" => result.push_str(&tag.replace("endgeneration", " endif ")),
-            _ => result.push_str(tag),
-        }
-        rest = &rest[start + length..];
-    }
-    result + rest
 }
