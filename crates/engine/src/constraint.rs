@@ -51,6 +51,10 @@ impl<'a> TokenMask<'a> {
 ///
 /// An error, a panic, or a mask without tokens fails the request, and that one only.
 pub trait TokenConstraint: Send {
+    /// Hears once, before all else, how many tokens the answer may take: one that would be cut may
+    /// come to its end in time instead.
+    fn begin(&mut self, _max_tokens: usize) {}
+
     /// The tokens that may come next.
     ///
     /// # Errors
@@ -73,6 +77,10 @@ pub struct ConstraintError {
 }
 
 impl TokenConstraint for GrammarMatcher {
+    fn begin(&mut self, max_tokens: usize) {
+        self.limit(max_tokens);
+    }
+
     fn allowed(&mut self) -> Result<TokenMask<'_>, ConstraintError> {
         Ok(TokenMask::new(Self::allowed(self)?))
     }

@@ -120,9 +120,16 @@ impl Sequence {
         sink: Box<dyn EventSink>,
         slot: Option<QueueSlot>,
     ) -> Result<Self, SamplingError> {
-        let Submission { request, constraint } = submission;
+        let Submission { request, mut constraint } = submission;
         let num_prompt = request.prompt.len();
         let max_tokens = request.max_tokens.unwrap_or(limits.room(num_prompt));
+        if let Some(constraint) = &mut constraint {
+            // One that panics here fails at its first token.
+            let _: Result<(), Panicked> = isolated(|| {
+                constraint.begin(max_tokens);
+                Ok(())
+            });
+        }
         let mut stop_tokens = request.stop_tokens;
         if !request.ignore_eos {
             stop_tokens.extend(request.eos_tokens);

@@ -164,9 +164,10 @@ impl ServedModel {
     /// [`prepare`](crate::ServerState::prepare).
     ///
     /// # Errors
-    /// If the grammar is malformed, cannot be enforced, or costs too much.
+    /// If the grammar is malformed, cannot be enforced, or costs too much; if too many others are
+    /// being compiled.
     pub fn grammar(&self, spec: &GrammarSpec) -> Result<Grammar, ApiError> {
-        Ok(self.forms.compile(spec, &self.tokenizer, self.engine.limits().vocab_size)?)
+        self.forms.compile(spec, &self.tokenizer, self.engine.limits().vocab_size)
     }
 
     /// How the model writes calls of tools.

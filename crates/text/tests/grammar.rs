@@ -167,14 +167,14 @@ fn what_cannot_be_enforced_is_named() {
         assert!(!error.contains('\n'), "{error}");
     };
     let schema = |value| GrammarSpec::JsonSchema(value);
-    refused(schema(json!({"properties": {"a": {"not": {"type": "null"}}}})), "\"not\"");
-    refused(schema(json!({"uniqueItems": true})), "\"uniqueItems\"");
+    refused(schema(json!({"not": {"items": {"type": "null"}}})), "\"items\" within \"not\"");
+    refused(schema(json!({"uniqueItems": true})), "uniqueItems works for");
     refused(schema(json!({"type": "strin"})), "unsupported type strin");
-    refused(schema(json!({"type": "string", "format": "int32"})), "unsupported format int32");
-    refused(schema(json!({"oneOf": [{"type": "integer"}, {"type": "number"}]})), "use anyOf");
+    let lists = ["integer", "number"].map(|kind| json!({"items": {"type": kind}}));
+    refused(schema(json!({"oneOf": lists})), "use anyOf");
     refused(schema(json!({"$ref": "http://example.org/a"})), "$ref");
     refused(schema(json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})), "no text");
-    refused(schema(json!(false)), "Unsatisfiable");
+    refused(schema(json!(false)), "no text");
     refused(schema(json!("object")), "expected an object");
     refused(schema(json!({"type": "array", "minItems": 1e9})), "at most 4096");
     refused(GrammarSpec::Regex("(".into()), "unclosed group");
@@ -236,7 +236,7 @@ fn poisoned_grammars_fail_soon_or_stay_cheap() {
         GrammarSpec::Lark(format!("start: {}\"b\"", "\"a\" | ".repeat(40_000))),
         GrammarSpec::Lark(format!("start: {}", "(".repeat(100_000))),
         GrammarSpec::JsonSchema(deep),
-        GrammarSpec::JsonSchema(json!({"properties": wide})),
+        GrammarSpec::JsonSchema(json!({"properties": wide.clone()})),
         GrammarSpec::JsonSchema(references),
         GrammarSpec::JsonSchema(json!({"patternProperties": patterns(64)})),
         GrammarSpec::JsonSchema(json!({"patternProperties": patterns(900)})),
@@ -246,17 +246,55 @@ fn poisoned_grammars_fail_soon_or_stay_cheap() {
         GrammarSpec::JsonSchema(json!({"allOf": (0..60).map(pairs).collect::<Vec<_>>()})),
         GrammarSpec::JsonSchema(json!({"type": "array", "minItems": 4096, "items":
             {"type": "array", "minItems": 4096, "items": {"type": "array", "minItems": 4096}}})),
+        GrammarSpec::JsonSchema(json!({"type": "integer", "multipleOf": 1_000_003})),
+        GrammarSpec::JsonSchema(json!({"type": "integer", "multipleOf": 997})),
+        GrammarSpec::JsonSchema(json!({"type": "number", "multipleOf": 0.999, "minimum": 1})),
+        GrammarSpec::JsonSchema(
+            json!({"type": "integer", "multipleOf": 983, "minimum": -7, "maximum": 999_999_999}),
+        ),
+        GrammarSpec::JsonSchema(json!({"type": "number", "multipleOf": 0.32})),
+        GrammarSpec::JsonSchema(json!({"type": "string", "minLength": 4096, "maxLength": 20_000})),
+        GrammarSpec::JsonSchema(
+            json!({"type": "string", "pattern": "^(a|b)*a(a|b){12}$", "minLength": 20}),
+        ),
+        GrammarSpec::JsonSchema(
+            json!({"type": "string", "pattern": "^([a-z]{1,30}[0-9]{1,30}){1,30}$", "maxLength": 200}),
+        ),
+        GrammarSpec::JsonSchema(
+            json!({"type": "string", "format": "uri", "pattern": "x.*y.*z", "maxLength": 90}),
+        ),
+        GrammarSpec::JsonSchema(
+            json!({"enum": (0..12_000).map(|i| format!("choice {i}")).collect::<Vec<_>>()}),
+        ),
+        GrammarSpec::JsonSchema(
+            json!({"type": "object", "minProperties": 900, "maxProperties": 950, "properties": wide}),
+        ),
+        GrammarSpec::JsonSchema(
+            json!({"type": "array", "uniqueItems": true, "minItems": 20, "maxItems": 30,
+            "items": {"enum": (0..64).collect::<Vec<_>>()}}),
+        ),
+        GrammarSpec::JsonSchema(json!({"anyOf": (0..199).map(|i| json!({"type": "object",
+            "properties": {format!("a{i}"): {"type": "string"}}})).collect::<Vec<_>>()})),
+        GrammarSpec::JsonSchema(json!({"oneOf": (0..60).map(|i| json!({"type": "object",
+            "properties": {"t": {"const": i}, "x": {"type": "string"}}, "required": ["t"]})).collect::<Vec<_>>()})),
+        GrammarSpec::Lark("start: e\ne: e e e | e e | /[a-z]/ | \"(\" e \")\"".into()),
+        GrammarSpec::Lark("start: a a a a a a a a a a\na: (\"x\" | \"xx\" | \"y\"?)*".into()),
+        GrammarSpec::Lark(
+            "start: /(a|ab|abc){1,300}/ /(a|ab|abc){1,300}/ | /.{1,500}x/ & ~/.*y.*z/".into(),
+        ),
         GrammarSpec::Choice((0..20_000).map(|i| format!("choice {i}")).collect()),
     ];
     for (index, spec) in specs.iter().enumerate() {
         let start = Instant::now();
         let compiled = compiler.compile(spec);
         let compiling = start.elapsed();
-        assert!(compiling < Duration::from_secs(20), "{index} took {compiling:?}");
+        eprintln!("{index}: {compiling:?} {:?}", compiled.as_ref().err().map(ToString::to_string));
+        assert!(compiling < Duration::from_secs(2), "{index} took {compiling:?}");
         let Ok(grammar) = compiled else {
             continue;
         };
         let mut matcher = grammar.matcher();
+        let walking = Instant::now();
         for step in 0..50 {
             let start = Instant::now();
             let Ok(allowed) = matcher.allowed() else {
@@ -270,6 +308,9 @@ fn poisoned_grammars_fail_soon_or_stay_cheap() {
                 break;
             }
         }
+        let took = walking.elapsed();
+        assert!(took < Duration::from_secs(8), "{index}: 50 steps took {took:?}");
+        eprintln!("{index}: 50 steps {took:?}");
     }
 }
 

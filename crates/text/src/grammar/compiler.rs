@@ -4,29 +4,43 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use llguidance::api::ParserLimits;
+use llguidance::api::{GrammarInit, ParserLimits};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::InferenceCapabilities;
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{Logger, Matcher, ParserFactory};
 
+use super::gbnf::is_gbnf;
+use super::guide::Plan;
 use super::message::plain;
+use super::spec::Lowered;
 use super::vocabulary::environment;
 use super::{Grammar, GrammarSpec};
-use crate::{TextError, Tokenizer};
+use crate::{Cancel, TextError, Tokenizer};
 
 /// Stack of the thread that compiles: parsers of nested sources recurse. Only what is touched takes
 /// memory.
 const STACK_BYTES: usize = 64 << 20;
+
+/// Items of a step and of a position of the text, for grammars that may be ambiguous: their work
+/// grows with the square of it.
+const AMBIGUOUS_ITEMS: (usize, usize) = (5_000, 1_500);
+
+/// The same for grammars that may be walked letter by letter: many positions with few items each.
+const LETTER_ITEMS: (usize, usize) = (200_000, 400);
+
+/// Bytes of a compiled grammar, and for each byte of its source: an estimate.
+const LEAST_BYTES: usize = 128 << 10;
+const BYTES_PER_BYTE: usize = 64;
 
 /// What a grammar may cost. Fuel is counted in steps, not in time, so the same grammar always
 /// passes or always fails.
 fn limits() -> ParserLimits {
     ParserLimits {
         // Nodes of the lexer's expressions when it is built; a large schema takes half of it.
-        initial_lexer_fuel: 1_000_000,
+        initial_lexer_fuel: 500_000,
         // For one step: some 20 ms.
         step_lexer_fuel: 200_000,
-        step_max_items: 50_000,
+        step_max_items: 20_000,
         max_items_in_row: 5_000,
         // One to two kilobytes each.
         max_lexer_states: 25_000,
@@ -101,20 +115,60 @@ impl GrammarCompiler {
     /// A grammar that is malformed, asks for something that cannot be enforced (the message names
     /// it), costs too much, or that no text satisfies.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Grammar, TextError> {
+        self.compile_while_wanted(spec, &Cancel::never())
+    }
+
+    /// As [`compile`](Self::compile), and ends between two phases once nobody waits for the result.
+    ///
+    /// # Errors
+    /// As `compile`, and [`TextError::Cancelled`].
+    pub fn compile_while_wanted(
+        &self,
+        spec: &GrammarSpec,
+        cancel: &Cancel,
+    ) -> Result<Grammar, TextError> {
         let invalid = |problem| TextError::InvalidGrammar { kind: spec.kind(), problem };
-        let lowered = spec.lower()?;
         let build = || {
-            let mut matcher = Matcher::new(self.factory.create_parser(lowered));
+            cancel.check()?;
+            let Lowered { grammar, schema } = spec.lower()?;
+            cancel.check()?;
+            let source: usize = grammar
+                .grammars
+                .iter()
+                .filter_map(|part| part.lark_grammar.as_ref())
+                .map(String::len)
+                .sum();
+            let mut limits = limits();
+            if let GrammarSpec::Lark(source) = spec {
+                let items = if is_gbnf(source) { LETTER_ITEMS } else { AMBIGUOUS_ITEMS };
+                (limits.step_max_items, limits.max_items_in_row) = items;
+            }
+            let parser = self.factory.create_parser_from_init_ext(
+                GrammarInit::Serialized(grammar),
+                Logger::new(0, 0),
+                InferenceCapabilities::default(),
+                limits,
+            );
+            let mut matcher = Matcher::new(parser);
+            cancel.check()?;
             // The first step fails for what no text satisfies, and it fills the lexer's caches.
-            matcher.compute_mask_or_eos().map(|_| matcher)
+            let first = matcher.compute_mask_or_eos();
+            first.map_err(|error| invalid(plain(&error.to_string())))?;
+            let trie = self.factory.tok_env().tok_trie();
+            let plan = schema.map(|schema| Arc::new(Plan::new(schema, trie)));
+            Ok(Grammar::new(
+                matcher,
+                self.factory.tok_env().clone(),
+                plan,
+                LEAST_BYTES + BYTES_PER_BYTE * source,
+            ))
         };
         let built = thread::scope(|scope| {
             let thread = thread::Builder::new().name("grammar".into()).stack_size(STACK_BYTES);
             thread.spawn_scoped(scope, build).map(|thread| thread.join())
         });
         match built {
-            Ok(Ok(Ok(matcher))) => Ok(Grammar::new(matcher, self.factory.tok_env().clone())),
-            Ok(Ok(Err(error))) => Err(invalid(plain(&error.to_string()))),
+            Ok(Ok(built)) => built,
             Ok(Err(_)) => Err(invalid("the compiler gave up on it; simplify it".to_owned())),
             Err(error) => Err(invalid(format!("no thread to compile it: {error}; retry"))),
         }

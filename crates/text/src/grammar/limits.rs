@@ -7,81 +7,116 @@ use serde_json::Value;
 const MAX_SOURCE_BYTES: usize = 256 * 1024;
 /// Brackets, objects and lists within each other.
 const MAX_DEPTH: usize = 128;
-/// Properties of one object: the work grows with their square.
-const MAX_PROPERTIES: usize = 1000;
-/// Repetitions that are written out, item by item.
-const MAX_REPETITIONS: u64 = 4096;
-/// Names of `patternProperties` in all of a schema: each is compared with each.
-const MAX_PATTERNS: usize = 64;
-/// References in all of a schema: the library follows a chain of them by recursion.
+/// Names of one object.
+const MAX_NAMES: usize = 1000;
+/// References in all of a schema.
 const MAX_REFERENCES: usize = 2000;
 /// Lines of a Lark grammar, and so its rules: the library follows a chain of them by recursion.
 const MAX_LINES: usize = 1000;
 /// Bars of a Lark grammar, and so its alternatives: the work grows with their square.
 const MAX_BARS: usize = 5000;
-/// Schema keywords whose number is a count of items that are written out.
-const COUNTS: [&str; 4] = ["minItems", "maxItems", "minProperties", "maxProperties"];
+/// Bytes of a pattern within a schema.
+const MAX_PATTERN_BYTES: usize = 4096;
 
-/// Refuses schemas that are too long, too deep, or count too far.
-pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
+/// Values of a schema that differ in what they satisfy.
+pub(super) const MAX_RULES: usize = 4000;
+/// Properties of all objects of a schema, one that several places refer to counted once.
+pub(super) const MAX_ALL_PROPERTIES: usize = 4000;
+/// Alternatives of the rules that a schema becomes.
+pub(super) const MAX_WRITTEN: usize = 20_000;
+/// Constants in a list without repetitions.
+pub(super) const MAX_SET: usize = 64;
+/// Bytes of the rules that schemas become.
+const MAX_RULE_BYTES: usize = 2 << 20;
+/// Patterns of `patternProperties` of one object, and the comparisons of names with them.
+const MAX_PATTERNS: usize = 16;
+const MAX_COMPARISONS: usize = 1000;
+/// Letters of the shortest text that a pattern matches.
+pub(super) const MAX_PATTERN_LETTERS: usize = 1000;
+
+/// The most that a keyword may count to: the library tells every count apart.
+const COUNTS: [(&str, u64); 7] = [
+    ("enum", 10_000),
+    ("minItems", 4096),
+    ("maxItems", 4096),
+    ("minProperties", 1000),
+    ("maxProperties", 4096),
+    ("minLength", 4096),
+    ("maxLength", 20_000),
+];
+
+/// The most that `minItems` of all lists may count to.
+pub(super) const MAX_LEAST_ITEMS: usize = 20_000;
+
+/// Refuses a count of a schema that goes too far.
+pub(super) fn check_count(keyword: &str, count: u64) -> Result<(), String> {
+    match COUNTS.iter().find(|(known, most)| *known == keyword && count > *most) {
+        Some((_, most)) => Err(format!(
+            "{keyword} is {count}; at most {most} works; leave it out, and check it afterwards"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses schemas that are too long or too deep.
+pub(super) fn check_schema(schema: &Value) -> Result<(), String> {
     if !matches!(schema, Value::Object(_) | Value::Bool(_)) {
         return Err(format!("expected an object, got {}", shortened(&schema.to_string())));
     }
     check_bytes(schema.to_string().len())?;
-    let mut counts = Counts::default();
-    check_value(schema, 0, &mut counts)?;
-    counts.check()
-}
-
-/// What is counted over all of a grammar.
-#[derive(Default)]
-struct Counts {
-    patterns: usize,
-    references: usize,
-}
-
-impl Counts {
-    fn check(&self) -> Result<(), String> {
-        let Self { patterns, references } = self;
-        if *patterns > MAX_PATTERNS {
-            return Err(format!(
-                "patternProperties has {patterns} patterns; at most {MAX_PATTERNS} work"
-            ));
-        }
-        if *references > MAX_REFERENCES {
-            return Err(format!("it has {references} $ref; at most {MAX_REFERENCES} work"));
-        }
-        Ok(())
+    let mut references = 0;
+    check_value(schema, 0, &mut references)?;
+    if references > MAX_REFERENCES {
+        return Err(format!("it has {references} $ref; at most {MAX_REFERENCES} work"));
     }
+    Ok(())
 }
 
-fn check_value(value: &Value, depth: usize, counts: &mut Counts) -> Result<(), String> {
+fn check_value(value: &Value, depth: usize, references: &mut usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("values are nested more than {MAX_DEPTH} deep; flatten it with $defs"));
     }
     match value {
         Value::Array(items) => {
-            items.iter().try_for_each(|item| check_value(item, depth + 1, counts))
+            items.iter().try_for_each(|item| check_value(item, depth + 1, references))
         }
-        Value::Object(fields) if fields.len() > MAX_PROPERTIES => {
-            Err(format!("an object lists {} names; at most {MAX_PROPERTIES} work", fields.len()))
+        Value::Object(fields) if fields.len() > MAX_NAMES => {
+            Err(format!("an object lists {} names; at most {MAX_NAMES} work", fields.len()))
         }
         Value::Object(fields) => fields.iter().try_for_each(|(key, value)| {
-            let count = value.as_f64().filter(|_| COUNTS.contains(&key.as_str()));
-            if count.is_some_and(|count| count > MAX_REPETITIONS as f64) {
-                return Err(format!("{key} is {value}; at most {MAX_REPETITIONS} works"));
-            }
-            counts.references += usize::from(key == "$ref");
-            if key == "patternProperties" {
-                counts.patterns += value.as_object().map_or(0, serde_json::Map::len);
-            }
-            check_value(value, depth + 1, counts)
+            *references += usize::from(key == "$ref");
+            check_value(value, depth + 1, references)
         }),
         _ => Ok(()),
     }
 }
 
-/// Refuses patterns that are too long or too deep.
+/// Refuses an object whose names take too much to be told apart by patterns.
+pub(super) fn check_patterns(patterns: usize, names: usize) -> Result<(), String> {
+    if patterns > MAX_PATTERNS {
+        return Err(format!(
+            "patternProperties has {patterns} patterns; at most {MAX_PATTERNS} work"
+        ));
+    }
+    if patterns * names > MAX_COMPARISONS {
+        return Err(format!(
+            "patternProperties has {patterns} patterns beside {names} properties; at most \
+             {MAX_COMPARISONS} pairs of a pattern and a property work"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses patterns of a schema that are too long or too deep.
+pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        let bytes = pattern.len();
+        return Err(format!("has {bytes} bytes; at most {MAX_PATTERN_BYTES} work"));
+    }
+    check_brackets(pattern)
+}
+
+/// Refuses regular expressions that are too long or too deep.
 pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
     check_bytes(pattern.len())?;
     check_brackets(pattern)
@@ -98,17 +133,7 @@ pub(super) fn check_lark(source: &str) -> Result<(), String> {
     if bars > MAX_BARS {
         return Err(format!("it has {bars} alternatives; at most {MAX_BARS} work"));
     }
-    check_brackets(source)?;
-    let mut counts = Counts::default();
-    for (at, keyword) in source.match_indices("%json") {
-        // Whatever follows that is no JSON the library refuses.
-        let rest = &source[at + keyword.len()..];
-        let schema = serde_json::Deserializer::from_str(rest).into_iter::<Value>().next();
-        if let Some(Ok(schema)) = schema {
-            check_value(&schema, 0, &mut counts)?;
-        }
-    }
-    counts.check()
+    check_brackets(source)
 }
 
 /// Refuses a choice of nothing, or of too much.
@@ -150,4 +175,12 @@ fn check_brackets(source: &str) -> Result<(), String> {
 /// The beginning of a text that is only shown.
 fn shortened(text: &str) -> String {
     text.chars().take(40).collect()
+}
+
+/// Refuses rules that take too much to write down.
+pub(super) fn check_length(bytes: usize) -> Result<(), String> {
+    if bytes > MAX_RULE_BYTES {
+        return Err(format!("its rules take {bytes} bytes; at most {MAX_RULE_BYTES} work"));
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use llguidance::Matcher;
 use llguidance::toktrie::{SimpleVob, TokEnv};
 
+use super::guide::{Guide, Plan};
 use super::message::plain;
 use crate::TextError;
 
@@ -14,6 +15,9 @@ use crate::TextError;
 pub struct Grammar {
     start: Arc<Matcher>,
     environment: TokEnv,
+    /// Of an answer that is JSON from beginning to end.
+    plan: Option<Arc<Plan>>,
+    bytes: usize,
 }
 
 impl fmt::Debug for Grammar {
@@ -23,8 +27,13 @@ impl fmt::Debug for Grammar {
 }
 
 impl Grammar {
-    pub(super) fn new(start: Matcher, environment: TokEnv) -> Self {
-        Self { start: Arc::new(start), environment }
+    pub(super) fn new(
+        start: Matcher,
+        environment: TokEnv,
+        plan: Option<Arc<Plan>>,
+        bytes: usize,
+    ) -> Self {
+        Self { start: Arc::new(start), environment, plan, bytes }
     }
 
     /// A walk of its own for one answer, at the beginning. It shares no state with other walks, so
@@ -35,7 +44,14 @@ impl Grammar {
             environment: self.environment.clone(),
             mask: None,
             ended: false,
+            plan: self.plan.clone(),
+            guide: None,
         }
+    }
+
+    /// Bytes that it takes up, by its source: an estimate.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -48,6 +64,9 @@ pub struct GrammarMatcher {
     mask: Option<SimpleVob>,
     /// An end token was accepted.
     ended: bool,
+    plan: Option<Arc<Plan>>,
+    /// What brings the answer to its end in time.
+    guide: Option<Guide>,
 }
 
 impl Clone for GrammarMatcher {
@@ -58,6 +77,8 @@ impl Clone for GrammarMatcher {
             environment: self.environment.clone(),
             mask: self.mask.clone(),
             ended: self.ended,
+            plan: self.plan.clone(),
+            guide: self.guide.clone(),
         }
     }
 }
@@ -69,6 +90,15 @@ impl fmt::Debug for GrammarMatcher {
 }
 
 impl GrammarMatcher {
+    /// Says, before the first token, how many the answer may take, its end token included.
+    ///
+    /// An answer that is JSON is then led to its end in time: once no more tokens remain than it
+    /// takes to complete it, only the shortest completion is allowed. An answer that has no room
+    /// for even that from its beginning is left to be cut.
+    pub fn limit(&mut self, tokens: usize) {
+        self.guide = self.plan.clone().map(|plan| Guide::new(plan, tokens));
+    }
+
     /// The tokens allowed next: bit t % 32 of word t / 32 for token t, ⌈V / 32⌉ words. At least one
     /// is set; where the text can go no further these are the end tokens. After an end token they
     /// are the end tokens still.
@@ -79,7 +109,7 @@ impl GrammarMatcher {
         let mask = match self.mask.take() {
             Some(mask) => mask,
             None if self.ended => self.environment.tok_trie().eos_token_set(),
-            None => self.inner.compute_mask_or_eos().map_err(failed)?,
+            None => self.next_mask()?,
         };
         let words = mask.len().div_ceil(32);
         Ok(&self.mask.insert(mask).as_slice()[..words])
@@ -101,7 +131,7 @@ impl GrammarMatcher {
         // The mask is asked first: a token of no bytes, say, would move nothing and be taken.
         let mask = match self.mask.take() {
             Some(mask) => mask,
-            None => self.inner.compute_mask_or_eos().map_err(failed)?,
+            None => self.next_mask()?,
         };
         if token as usize >= mask.len() || !mask.is_allowed(token) {
             self.mask = Some(mask);
@@ -111,7 +141,33 @@ impl GrammarMatcher {
             self.ended = true;
             return Ok(());
         }
-        self.inner.consume_token(token).map_err(failed)
+        self.inner.consume_token(token).map_err(failed)?;
+        if let Some(guide) = &mut self.guide {
+            guide.push(self.environment.tok_trie().token(token));
+        }
+        Ok(())
+    }
+
+    /// The tokens allowed next: of the grammar, and of the way to the end if there is no other.
+    fn next_mask(&mut self) -> Result<SimpleVob, TextError> {
+        let mask = self.inner.compute_mask_or_eos().map_err(failed)?;
+        let trie = self.environment.tok_trie();
+        let Some(completion) = self.guide.as_mut().and_then(|guide| guide.completion(trie)) else {
+            return Ok(mask);
+        };
+        let ends = trie.eos_token_set();
+        let mut only = trie.alloc_token_set();
+        if completion.is_empty() {
+            only = ends;
+            only.and(&mask);
+        } else {
+            let lengths = (1..=completion.len()).rev();
+            let mut tokens = lengths.filter_map(|length| trie.token_id(&completion[..length]));
+            if let Some(token) = tokens.find(|&token| mask.is_allowed(token)) {
+                only.allow_token(token);
+            }
+        }
+        Ok(if only.is_zero() { mask } else { only })
     }
 }
 

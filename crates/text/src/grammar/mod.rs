@@ -5,14 +5,17 @@
 //! [`GrammarMatcher`] of its own. The automata are those of the `llguidance` crate.
 
 mod compiler;
+mod gbnf;
+mod guide;
+mod lark;
 mod limits;
 mod matcher;
 mod message;
+mod schema;
 mod spec;
 mod vocabulary;
 
 pub use compiler::GrammarCompiler;
-pub(crate) use limits::check_schema;
 pub use matcher::{Grammar, GrammarMatcher};
 pub use spec::GrammarSpec;
-pub(crate) use spec::{one_line, quoted};
+pub(crate) use spec::{check_schema, quoted};

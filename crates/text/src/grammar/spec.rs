@@ -6,7 +6,9 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::regex_to_lark;
 use serde_json::{Value, json};
 
+use super::gbnf;
 use super::limits;
+use super::schema::{self, SchemaGrammar};
 use crate::TextError;
 
 /// What an answer has to look like. An answer in JSON is written in one line, with at most one
@@ -25,7 +27,9 @@ pub enum GrammarSpec {
     /// crate without look-around, back references and word boundaries. `^` at the very beginning
     /// and `$` at the very end are allowed and change nothing.
     Regex(String),
-    /// A context-free grammar in the Lark dialect of `llguidance`, beginning at the rule `start`.
+    /// A context-free grammar in the Lark dialect of `llguidance`, beginning at the rule `start`;
+    /// or in the notation of llama.cpp (GBNF) and xgrammar (EBNF), `name ::= …`, beginning at
+    /// `root`.
     Lark(String),
     /// One of these texts.
     Choice(Vec<String>),
@@ -43,24 +47,24 @@ impl GrammarSpec {
     }
 
     /// The form that the library compiles, after what could exhaust it has been refused.
-    pub(super) fn lower(&self) -> Result<TopLevelGrammar, TextError> {
+    pub(super) fn lower(&self) -> Result<Lowered, TextError> {
         let refused = |problem| TextError::InvalidGrammar { kind: self.kind(), problem };
+        let lark = |source| Lowered { grammar: TopLevelGrammar::from_lark(source), schema: None };
         match self {
-            Self::JsonObject => {
-                Ok(TopLevelGrammar::from_json_schema(one_line(&json!({"type": "object"}))))
-            }
-            Self::JsonSchema(schema) => {
-                limits::check_schema(schema).map_err(refused)?;
-                Ok(TopLevelGrammar::from_json_schema(one_line(schema)))
-            }
+            Self::JsonObject => json(&json!({"type": "object"})).map_err(refused),
+            Self::JsonSchema(schema) => json(schema).map_err(refused),
             Self::Regex(pattern) => {
                 limits::check_regex(pattern).map_err(refused)?;
                 let pattern = regex_to_lark(without_anchors(pattern), "");
-                Ok(TopLevelGrammar::from_lark(format!("start: TEXT\nTEXT: /{pattern}/")))
+                Ok(lark(format!("start: TEXT\nTEXT: /{pattern}/")))
             }
             Self::Lark(source) => {
                 limits::check_lark(source).map_err(refused)?;
-                Ok(TopLevelGrammar::from_lark(source.clone()))
+                if gbnf::is_gbnf(source) {
+                    let problem = |problem| refused(format!("read as GBNF: {problem}"));
+                    return Ok(lark(gbnf::to_lark(source).map_err(problem)?));
+                }
+                Ok(lark(super::lark::with_schemas(source).map_err(refused)?))
             }
             Self::Choice(choices) => {
                 limits::check_choices(choices).map_err(refused)?;
@@ -70,31 +74,35 @@ impl GrammarSpec {
                     // Writing to a string cannot fail.
                     let _ = write!(source, "{separator}{}", quoted(choice));
                 }
-                Ok(TopLevelGrammar::from_lark(source))
+                Ok(lark(source))
             }
         }
     }
 }
 
+/// What the library compiles, and what is known beside it.
+pub(super) struct Lowered {
+    pub(super) grammar: TopLevelGrammar,
+    /// Of an answer that is JSON from beginning to end.
+    pub(super) schema: Option<SchemaGrammar>,
+}
+
+fn json(schema: &Value) -> Result<Lowered, String> {
+    limits::check_schema(schema)?;
+    let compiled = schema::compile(schema, "json_")?;
+    let source = format!("start: json_0\n{}", compiled.rules);
+    Ok(Lowered { grammar: TopLevelGrammar::from_lark(source), schema: Some(compiled) })
+}
+
+/// Refuses a schema that could not be compiled within a grammar.
+pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
+    limits::check_schema(schema)?;
+    schema::compile(schema, "json_").map(|_| ())
+}
+
 /// A literal of the Lark dialect: the same as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// The schema with the way its JSON is to be written: compact, or with one space after a separator.
-pub(crate) fn one_line(schema: &Value) -> Value {
-    let mut schema = match schema {
-        Value::Object(_) => schema.clone(),
-        // The schemas `true` and `false` as objects.
-        Value::Bool(true) => json!({}),
-        _ => json!({"enum": []}),
-    };
-    schema["x-guidance"] = json!({
-        "item_separator": ", ?",
-        "key_separator": ": ?",
-        "whitespace_flexible": false,
-    });
-    schema
 }
 
 /// A pattern without `^` at its beginning and `$` at its end, which say nothing here. They stay

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::format::Style;
 use super::{Tool, ToolFormat};
-use crate::grammar::{check_schema, one_line, quoted};
+use crate::grammar::{check_schema, quoted};
 use crate::{GrammarSpec, TextError};
 
 /// What the model may or must call.
@@ -82,7 +82,7 @@ impl ToolFormat {
                 .map_err(|problem| invalid(format!("parameters of {name:?}: {problem}")))?;
             let key = self.style.arguments;
             let head = quoted(&format!(r#"{{"name": {}, "{key}": "#, Value::from(name.as_str())));
-            let _ = writeln!(source, "{body}: {head} %json {} \"}}\"", one_line(&schema));
+            let _ = writeln!(source, "{body}: {head} %json {schema} \"}}\"");
         }
         Ok(GrammarSpec::Lark(source))
     }
@@ -162,7 +162,6 @@ fn arguments_schema(parameters: Option<&Value>) -> Result<Value, String> {
     let Some(parameters) = parameters else {
         return Ok(json!({"type": "object", "properties": {}, "additionalProperties": false}));
     };
-    check_schema(parameters)?;
     let mut schema = parameters.clone();
     match schema.get("type") {
         Some(kind) if kind != "object" => {
@@ -170,7 +169,8 @@ fn arguments_schema(parameters: Option<&Value>) -> Result<Value, String> {
         }
         Some(_) => {}
         None if schema.is_object() => schema["type"] = json!("object"),
-        None => return Err(format!("expected a schema object, got {schema}")),
+        None => return Err(format!("expected an object, got {schema}")),
     }
+    check_schema(&schema)?;
     Ok(schema)
 }
