@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -110,11 +111,14 @@ impl Drop for Answering {
 pub(crate) struct Registry {
     slots: usize,
     open: Mutex<Open>,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
 struct Open {
     next: u64,
+    /// Connections that were closed for others.
+    closed: u64,
     all: HashMap<u64, Entry>,
 }
 
@@ -134,7 +138,7 @@ pub(crate) struct Slot {
 
 impl Registry {
     pub(crate) fn new(slots: usize) -> Self {
-        Self { slots: slots.max(1), open: Mutex::default() }
+        Self { slots: slots.max(1), open: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -147,6 +151,7 @@ impl Registry {
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, protocol: Protocol) -> Option<Slot> {
         let mut open = self.open();
         if open.all.len() >= self.slots && !open.close_one() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let activity = Arc::new(Activity::new(household(peer), protocol));
@@ -156,6 +161,21 @@ impl Registry {
         open.all.insert(number, Entry { activity: Arc::clone(&activity), close });
         drop(open);
         Some(Slot { registry: Arc::clone(self), number, activity, closing })
+    }
+
+    /// Connections that are open.
+    pub(crate) fn num_open(&self) -> usize {
+        self.open().all.len()
+    }
+
+    /// Connections that were closed for others so far.
+    pub(crate) fn num_closed(&self) -> u64 {
+        self.open().closed
+    }
+
+    /// Connections so far for which there was no slot.
+    pub(crate) fn num_refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Closes a connection that says nothing, if there is one: its file is wanted for another.
@@ -178,6 +198,7 @@ impl Open {
             (phase != Phase::Answering).then_some(order)
         });
         let Some((.., number)) = quiet.min() else { return false };
+        self.closed += 1;
         // Who is told closes its socket; its slot is free at once.
         self.all.remove(&number).is_some_and(|entry| entry.close.send(()).is_ok())
     }
@@ -233,6 +254,8 @@ mod tests {
         assert!(closed()[1]);
         assert!(closed()[2]);
         assert!(open(&registry, peer).is_none());
+        assert_eq!((registry.num_closed(), registry.num_refused()), (3, 1));
+        assert_eq!(registry.num_open(), 4);
         new.pop();
         assert!(open(&registry, peer).is_some());
     }

@@ -18,6 +18,11 @@ const BASE_BYTES: usize = 2 << 20;
 /// spaces) have more, but a text of nothing else is not one that is asked about.
 const BYTES_PER_TOKEN: usize = 32;
 
+/// The same as [`BASE_BYTES`] for messages of gRPC: they hold neither schemas nor tools, and may
+/// grow a hundredfold while they are read.
+#[cfg(feature = "grpc")]
+const MESSAGE_BASE_BYTES: usize = 256 << 10;
+
 /// Bytes of all bodies together at least.
 const LEAST_TOGETHER: usize = 64 << 20;
 
@@ -45,6 +50,12 @@ impl BodyLimits {
             values: (1 << 16) + context.saturating_mul(16),
             containers: (1 << 13) + context.saturating_mul(2),
         }
+    }
+
+    /// Bytes of a message of gRPC.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn message_bytes(context: usize, bytes: Option<usize>) -> usize {
+        bytes.unwrap_or(MESSAGE_BASE_BYTES + BYTES_PER_TOKEN.saturating_mul(context))
     }
 
     /// Refuses a body of this many bytes.
@@ -156,7 +167,7 @@ impl ArrivingBody {
             let Some(taken) = taken else {
                 let message = "the bodies of other requests take all the memory there is for them; \
                                retry in 1 s";
-                return Err(ApiError::new(ErrorKind::Unavailable, message)
+                return Err(ApiError::new(ErrorKind::Overloaded, message)
                     .code("bodies_too_large")
                     .retry_after(std::time::Duration::from_secs(1)));
             };
@@ -252,7 +263,7 @@ mod tests {
         };
         let held: Vec<Bytes> = (0..4).map(|_| take(32 << 20).unwrap()).collect();
         let refused = take(1 << 20).unwrap_err();
-        assert_eq!((refused.kind, refused.retry_after.is_some()), (ErrorKind::Unavailable, true));
+        assert_eq!((refused.kind, refused.retry_after.is_some()), (ErrorKind::Overloaded, true));
         // Short ones always fit.
         take(UNCOUNTED).unwrap();
         drop(held);

@@ -36,13 +36,13 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(options: &ServerOptions) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, options: &ServerOptions) -> Self {
         let patience = Patience {
             head: options.head_timeout,
             idle: options.idle_timeout,
             write: options.write_timeout,
         };
-        Self { registry: Arc::new(Registry::new(options.max_connections)), patience }
+        Self { registry, patience }
     }
 
     /// The next connection. Clients that wait to be accepted never wait for those that say nothing.

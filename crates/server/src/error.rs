@@ -79,7 +79,7 @@ impl ErrorKind {
             Self::Overloaded => "too many requests; `Retry-After` says when to come again",
             Self::Internal => "a step of the model failed, or the server has a fault",
             Self::Unavailable => {
-                "the server stops or has no room, or the model is dead; `Retry-After` says when to \
+                "the server stops, or the model is dead; `Retry-After` says when to \
                  come again"
             }
         }
@@ -288,7 +288,7 @@ impl From<SubmitError> for ApiError {
                 .code("queue_full")
                 .retry_after(retry_after),
             SubmitError::Stopping | SubmitError::Dead { .. } => {
-                Self::new(ErrorKind::Unavailable, message)
+                Self::new(ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
             }
         }
     }

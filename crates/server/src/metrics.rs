@@ -130,6 +130,13 @@ fn server(state: &ServerState, page: &mut Page) {
     single("bantam_http_clients_vanished_total", "counter", vanished, http.vanished());
     let in_flight = "HTTP requests under way, this one included.";
     single("bantam_http_requests_in_flight", "gauge", in_flight, http.in_flight() as u64);
+    let connections = &state.connections;
+    let open = "Connections that are open.";
+    single("bantam_connections_open", "gauge", open, connections.num_open() as u64);
+    let closed = "Connections that said nothing and were closed for others.";
+    single("bantam_connections_closed_total", "counter", closed, connections.num_closed());
+    let refused = "Connections that were refused because all others were being answered.";
+    single("bantam_connections_refused_total", "counter", refused, connections.num_refused());
     let lost = "Lines that could not be written to the log.";
     single("bantam_log_failures_total", "counter", lost, state.observer.log.num_failures());
     if let Some(bytes) = resident_bytes("VmRSS:") {

@@ -8,6 +8,9 @@ use bantam_engine::FinishReason;
 use crate::http_metrics::HttpMetrics;
 use crate::log::{Line, Log};
 
+/// Characters of a text from outside that are noted at most.
+const MAX_QUOTED: usize = 128;
+
 /// Who is told about requests.
 pub(crate) struct Observer {
     pub(crate) log: Log,
@@ -25,7 +28,8 @@ pub struct Record {
 impl Record {
     /// A request that begins now.
     pub(crate) fn new(observer: Arc<Observer>, id: String, method: &str, route: &str) -> Arc<Self> {
-        let (method, route) = (method.to_owned(), route.to_owned());
+        // Any word may be a method.
+        let (method, route) = (shortened(method), route.to_owned());
         observer.http.begin();
         let line = Line { id, method, route, ..Line::default() };
         Arc::new(Self { observer, begun: Instant::now(), line: Mutex::new(line) })
@@ -51,7 +55,7 @@ impl Record {
 
     /// The client names a user.
     pub fn user(&self, user: &str) {
-        self.line().user = Some(user.to_owned());
+        self.line().user = Some(shortened(user));
     }
 
     /// An answer left the queue.
@@ -87,6 +91,11 @@ impl Record {
     pub(crate) fn vanished(&self) {
         self.line().vanished = true;
     }
+}
+
+/// The beginning of a text that came from outside.
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).collect()
 }
 
 impl Drop for Record {

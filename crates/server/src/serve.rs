@@ -182,7 +182,7 @@ impl Server {
         let grpc = self.grpc;
         let Self { listener, state, .. } = self;
         let router = router(Arc::clone(&state));
-        let slots = Slots::new(&state.options);
+        let slots = Slots::new(Arc::clone(&state.connections), &state.options);
         // Tells connections to end after the response under way.
         let (closing, _) = watch::channel(false);
         let mut connections = JoinSet::new();

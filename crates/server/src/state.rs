@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bantam_text::Cancel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::activity::Registry;
 use crate::auth::ApiKeys;
 use crate::body_limits::{BodyLimits, BodyRoom};
 use crate::error::{ApiError, ErrorKind};
@@ -31,6 +32,7 @@ pub struct ServerState {
     pub(crate) body_limits: BodyLimits,
     pub(crate) body_room: BodyRoom,
     pub(crate) observer: Arc<Observer>,
+    pub(crate) connections: Arc<Registry>,
     /// Requests that may be under way.
     requests: Arc<Semaphore>,
     preparations: Preparations,
@@ -63,6 +65,7 @@ impl ServerState {
             origins: Origins::new(&options),
             keys: ApiKeys::new(options.api_keys.clone()),
             observer: Arc::new(Observer { log, http: HttpMetrics::default() }),
+            connections: Arc::new(Registry::new(options.max_connections)),
             requests: Arc::new(Semaphore::new(options.max_requests)),
             preparations: Preparations::default(),
             salts: RandomState::new(),

@@ -405,7 +405,7 @@ async fn each_request_is_one_line() {
     let model = served(Toy::new(limits()), HandleOptions::default());
     let client = Client::with(options, vec![model]);
     let mut asked = body(3);
-    asked["user"] = "a\nb".into();
+    asked["user"] = format!("a\nb{}", " ".repeat(5000)).into();
     let mut request = common::json_request("/v1/completions", &asked);
     request.headers_mut().insert("x-request-id", "mine-7".parse().unwrap());
     let (_, headers, _) = client.send(request).await;
@@ -427,7 +427,7 @@ async fn each_request_is_one_line() {
     let first = &lines[0];
     let expected = json!({
         "id": "mine-7", "status": 200, "route": "/v1/completions", "model": "tiny",
-        "generated_tokens": 3, "finish": "length", "user": "a\nb",
+        "generated_tokens": 3, "finish": "length", "user": format!("a\nb{}", " ".repeat(125)),
     });
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(first[key], *value, "{first}");

@@ -265,7 +265,10 @@ async fn what_cannot_be_honoured_is_refused() {
     shared.inputs[0].parameters.insert("shared_memory_region".to_owned(), text("x"));
     let mut output = question("", &["a"]);
     output.outputs.push(InferRequestedOutputTensor { name: "x".to_owned(), ..Default::default() });
+    let mut many = question("", &["a"]);
+    many.inputs.resize(1000, many.inputs[0].clone());
     for (request, expected) in [
+        (many, "1000 inputs, expected at most 256"),
         (streaming, "call ModelStreamInfer"),
         (empty, "top_k has no value"),
         (twice, "beside raw_input_contents"),

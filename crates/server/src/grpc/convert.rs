@@ -4,6 +4,7 @@ use bantam_text::Cancel;
 use serde_json::{Number, Value};
 use tonic::{Code, Status};
 
+use crate::body_limits::BodyLimits;
 use crate::error::{ApiError, ErrorKind};
 use crate::grpc::inference::infer_parameter::ParameterChoice;
 use crate::grpc::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
@@ -23,6 +24,56 @@ use crate::state::ServerState;
 pub(super) struct Head {
     id: String,
     model: String,
+}
+
+/// Inputs, outputs or parameters of a request at most: there are not so many names.
+const MAX_PARTS: usize = 256;
+
+/// Refuses a message that became much larger when it was read than the bytes it came in, so that it
+/// does not wait for its turn in memory.
+pub(super) fn check_size(request: &ModelInferRequest, limits: &BodyLimits) -> Result<(), ApiError> {
+    let ModelInferRequest { inputs, outputs, parameters, raw_input_contents, .. } = request;
+    let of_inputs: usize = inputs.iter().map(|input| input.parameters.len()).sum();
+    let of_outputs: usize = outputs.iter().map(|output| output.parameters.len()).sum();
+    for (what, count) in [
+        ("inputs", inputs.len()),
+        ("outputs", outputs.len()),
+        ("parameters", parameters.len() + of_inputs + of_outputs),
+        ("raw_input_contents", raw_input_contents.len()),
+    ] {
+        if count > MAX_PARTS {
+            let message = format!("{count} {what}, expected at most {MAX_PARTS}");
+            return Err(ApiError::bad_request(message).param(what));
+        }
+    }
+    let shapes = inputs.iter().map(|input| input.shape.len());
+    let contents = inputs.iter().filter_map(|input| input.contents.as_ref()).map(num_elements);
+    limits.check_values(shapes.chain(contents).sum())
+}
+
+fn num_elements(contents: &InferTensorContents) -> usize {
+    let InferTensorContents {
+        bool_contents,
+        int_contents,
+        int64_contents,
+        uint_contents,
+        uint64_contents,
+        fp32_contents,
+        fp64_contents,
+        bytes_contents,
+    } = contents;
+    [
+        bool_contents.len(),
+        int_contents.len(),
+        int64_contents.len(),
+        uint_contents.len(),
+        uint64_contents.len(),
+        fp32_contents.len(),
+        fp64_contents.len(),
+        bytes_contents.len(),
+    ]
+    .iter()
+    .sum()
 }
 
 /// Checks a request; whether to stream comes along.

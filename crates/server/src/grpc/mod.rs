@@ -23,11 +23,16 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::ServedModel;
 use crate::activity::{Activity, Protocol};
+use crate::body_limits::BodyLimits;
 use crate::connection::Slots;
 use crate::grpc::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::grpc::service::Service;
 use crate::state::AppState;
+
+/// Calls of a connection under way at most.
+const MAX_CALLS: u32 = 128;
 
 /// Serves until told to stop, and then until the calls under way are over.
 pub(crate) async fn serve(
@@ -36,7 +41,8 @@ pub(crate) async fn serve(
     state: AppState,
     stop: impl Future<Output = ()>,
 ) {
-    let limit = state.body_limits.bytes;
+    let context = state.models.iter().map(ServedModel::context).max().unwrap_or_default();
+    let limit = BodyLimits::message_bytes(context, state.options.max_body_bytes);
     let service = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&state)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
@@ -46,7 +52,8 @@ pub(crate) async fn serve(
     });
     let routes = Routes::new(service).into_axum_router();
     let routes = routes.layer(from_fn_with_state(state, observe));
-    let server = Server::builder().add_routes(Routes::from(routes));
+    let server =
+        Server::builder().max_concurrent_streams(MAX_CALLS).add_routes(Routes::from(routes));
     // It fails only if its options contradict each other; connections fail by themselves.
     let _ = server.serve_with_incoming_shutdown(incoming, stop).await;
 }

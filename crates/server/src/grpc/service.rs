@@ -112,6 +112,7 @@ async fn begin(
     request: ModelInferRequest,
     can_stream: bool,
 ) -> Result<(convert::Head, Answering, bool), ApiError> {
+    convert::check_size(&request, &state.body_limits)?;
     let prepared =
         state.prepare(move |state, cancel| convert::prepare(state, request, can_stream, cancel));
     let (head, generation, stream) = prepared.await?;
