@@ -130,7 +130,7 @@ async fn collect(
         count.add(&chunk[..json.min(chunk.len())], limits)?;
         arriving.push(&chunk)?;
     }
-    Ok(arriving.complete())
+    Ok(arriving.complete(&count))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::allocator::Freed;
 use crate::error::{ApiError, ErrorKind};
 
 /// Bytes of a body beside its prompt at most, if the options do not say: schemas, tools, token ids.
@@ -118,37 +119,46 @@ impl JsonCount {
     }
 }
 
-/// Room for the bodies of all requests together.
-pub(crate) struct BodyRoom(Arc<Semaphore>);
+impl JsonCount {
+    /// Bytes that the values take while they are read, about.
+    fn bytes(&self) -> usize {
+        self.commas * 100 + self.containers * 800
+    }
+}
 
-/// A body while it arrives, with the room that it takes.
-pub(crate) struct ArrivingBody {
+/// Room for the bodies of all requests together.
+pub(crate) struct BodyRoom {
+    free: Arc<Semaphore>,
+    freed: Arc<Freed>,
+}
+
+/// A body with the room that it takes, from its first bytes until it is dropped.
+pub(crate) struct HeldBody {
     room: Arc<Semaphore>,
     taken: Option<OwnedSemaphorePermit>,
     bytes: Vec<u8>,
-}
-
-/// A body that gives its room back when it is dropped.
-struct HeldBody {
-    bytes: Vec<u8>,
-    _taken: Option<OwnedSemaphorePermit>,
+    /// Bytes that are freed with it: its own, and those of what is made of it.
+    weight: usize,
+    freed: Arc<Freed>,
 }
 
 impl BodyRoom {
     pub(crate) fn new(limits: &BodyLimits) -> Self {
         let bytes = limits.bytes.saturating_mul(4).max(LEAST_TOGETHER);
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        let free = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        Self { free, freed: Arc::default() }
     }
 
     /// Room for a body, of which `promised` bytes are announced.
-    pub(crate) fn arriving(&self, promised: usize) -> ArrivingBody {
+    pub(crate) fn arriving(&self, promised: usize) -> HeldBody {
         // What was only announced takes no memory until it comes.
         let bytes = Vec::with_capacity(promised);
-        ArrivingBody { room: Arc::clone(&self.0), taken: None, bytes }
+        let (room, freed) = (Arc::clone(&self.free), Arc::clone(&self.freed));
+        HeldBody { room, taken: None, bytes, weight: 0, freed }
     }
 }
 
-impl ArrivingBody {
+impl HeldBody {
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -177,18 +187,28 @@ impl ArrivingBody {
             }
         }
         self.bytes.extend_from_slice(chunk);
+        self.weight += chunk.len();
         Ok(())
     }
 
-    /// The whole body.
-    pub(crate) fn complete(self) -> Bytes {
-        Bytes::from_owner(HeldBody { bytes: self.bytes, _taken: self.taken })
+    /// The whole body, of which this is made.
+    pub(crate) fn complete(mut self, becomes: &JsonCount) -> Bytes {
+        self.weight += becomes.bytes();
+        Bytes::from_owner(self)
     }
 }
 
 impl AsRef<[u8]> for HeldBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl Drop for HeldBody {
+    fn drop(&mut self) {
+        // Before it is given back.
+        self.bytes = Vec::new();
+        self.freed.add(self.weight);
     }
 }
 
@@ -259,7 +279,7 @@ mod tests {
         let room = BodyRoom::new(&BodyLimits::new(0, Some(32 << 20)));
         let take = |bytes: usize| {
             let mut body = room.arriving(bytes);
-            body.push(&vec![b' '; bytes]).map(|()| body.complete())
+            body.push(&vec![b' '; bytes]).map(|()| body.complete(&JsonCount::default()))
         };
         let held: Vec<Bytes> = (0..4).map(|_| take(32 << 20).unwrap()).collect();
         let refused = take(1 << 20).unwrap_err();

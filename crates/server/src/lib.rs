@@ -20,7 +20,7 @@
 //! | `connection`, `activity` | how long a connection is waited for, and which is closed for others |
 //! | `options`, `state` | what can be chosen, what requests share |
 //! | `path` | the paths that clients write for those there are |
-//! | `middleware`, `origin`, `auth`, `request_id`, `body`, `body_limits` | what happens around every request |
+//! | `middleware`, `origin`, `auth`, `request_id`, `body`, `body_limits`, `allocator` | what happens around every request |
 //! | `preparation` | who prepares, and how many at once |
 //! | `record`, `log`, `http_metrics` | what is noted about it |
 //! | `served_model`, `answer`, `form` | engine and text, for every protocol |
@@ -32,6 +32,7 @@
 //! | `ops`, `metrics` | health, metrics, the description of the API |
 
 mod activity;
+mod allocator;
 mod answer;
 mod auth;
 mod body;

@@ -75,7 +75,7 @@ async fn bodies_become_no_more_than_a_useful_prompt_and_leave_nothing() {
     let begun = Instant::now();
     for (before, unit, after) in attacks {
         let all = routes.map(|path| {
-            let (client, request) = (client.clone(), filled(path, before, unit, after, 8 * MIB));
+            let (client, request) = (client.clone(), filled(path, before, unit, after, 3 * MIB));
             tokio::spawn(async move { (path, client.send(request).await.0) })
         });
         for sent in all {
@@ -85,7 +85,7 @@ async fn bodies_become_no_more_than_a_useful_prompt_and_leave_nothing() {
     }
     // As large as can be and just within the limits: read, refused for what it says, and forgotten.
     for _ in 0..8 {
-        let request = filled("/v1/completions", "{\"nothing\":[", "{\"\":0}", "]}", 70_000);
+        let request = filled("/v1/completions", "{\"nothing\":[", "{\"\":0}", "]}", 80_000);
         assert_eq!(client.send(request).await.0, StatusCode::BAD_REQUEST);
         let request = filled("/v1/completions", "{\"nothing\":[", "0", "]}", 120_000);
         assert_eq!(client.send(request).await.0, StatusCode::BAD_REQUEST);
