@@ -37,6 +37,6 @@ pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
 pub use printable::printable;
 pub use quantized::{Quantization, StoredTensor};
-pub use suggest::nearest;
+pub use suggest::{nearest, suggestion};
 pub use tensor::{RowOrder, TensorView};
 pub use write::{Dialect, ShardWriter};

@@ -16,6 +16,23 @@ pub fn nearest<'a>(
     ranked.into_iter().take(count).map(|(_, name)| name.to_owned()).collect()
 }
 
+/// The name that a mistyped one most probably meant; none if no name is within a third of its
+/// letters. Case, `_` and `-` do not count.
+///
+/// ```
+/// use bantam_checkpoint::suggestion;
+/// let names = || ["top_p", "max_tokens", "prediction"].into_iter();
+/// assert_eq!(suggestion("maxTokens", names()), Some("max_tokens"));
+/// assert_eq!(suggestion("n_predict", names()), None);
+/// ```
+pub fn suggestion<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let letters = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+    let wanted = letters(wanted);
+    let ranked = names.map(|name| (edit_distance(&wanted, &letters(name)), name));
+    let (distance, name) = ranked.min_by_key(|&(distance, _)| distance)?;
+    (3 * distance <= wanted.len()).then_some(name)
+}
+
 /// Levenshtein's distance in bytes: insertions, deletions and substitutions that turn `a` into `b`.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -81,6 +81,8 @@ pub enum StoppedBy {
 pub struct AnswerOptions {
     /// Texts that end the answer; the answer ends before them.
     pub stop_strings: Vec<String>,
+    /// The answer ends after what stopped it instead: the stop string, or a stop token of the request.
+    pub show_stop: bool,
     /// Shows special tokens as their text.
     pub show_special: bool,
     /// Special tokens that are shown even so: the marks of tool calls.
@@ -152,9 +154,9 @@ impl Answer {
                 self.record.generated(1);
                 self.logprob += logprobs.as_ref().map_or(0.0, |l| f64::from(l.chosen));
                 if self.stop_tokens.contains(&token) {
-                    let part = self.text.finish();
-                    let token = self.text.place(token, logprobs);
-                    self.stopped_by = Some(StoppedBy::Token(token));
+                    let placed = self.text.place(token, logprobs);
+                    let part = self.text.finish_with(token);
+                    self.stopped_by = Some(StoppedBy::Token(placed));
                     return (!part.is_empty()).then_some(Ok(Part::Text(part)));
                 }
                 let (part, stop) = self.text.push(token, logprobs);
@@ -296,6 +298,7 @@ pub fn answers(all: Vec<Answer>) -> Answers {
 struct AnswerText {
     decoder: StreamDecoder<Arc<Tokenizer>>,
     stops: StopStrings,
+    show_stop: bool,
     /// Tokens whose text is held back: a stop string or half a character may begin there.
     held: VecDeque<AnswerToken>,
     decoded_bytes: usize,
@@ -305,11 +308,12 @@ struct AnswerText {
 
 impl AnswerText {
     fn new(tokenizer: Arc<Tokenizer>, options: AnswerOptions) -> Self {
-        let AnswerOptions { stop_strings, show_special, shown } = options;
+        let AnswerOptions { stop_strings, show_stop, show_special, shown } = options;
         let decoder = StreamDecoder::new(tokenizer).showing(shown);
         Self {
             decoder: if show_special { decoder.with_special() } else { decoder },
             stops: StopStrings::new(stop_strings),
+            show_stop,
             held: VecDeque::new(),
             decoded_bytes: 0,
             decoded_chars: 0,
@@ -333,11 +337,24 @@ impl AnswerText {
     fn show(&mut self, decoded: &str) -> (TextPart, Option<String>) {
         self.decoded_bytes += decoded.len();
         self.decoded_chars += decoded.chars().count();
-        let outcome = self.stops.push(decoded);
+        let mut outcome = self.stops.push(decoded);
+        if let Some(stop) = outcome.stop.as_ref().filter(|_| self.show_stop) {
+            outcome.text.push_str(stop);
+        }
         self.shown_bytes += outcome.text.len();
         let shown = self.held.iter().take_while(|token| token.start < self.shown_bytes).count();
         let tokens = self.held.drain(..shown).collect();
         (TextPart { text: outcome.text, tokens }, outcome.stop)
+    }
+
+    /// What was held back, at the end of an answer that a stop token ends.
+    fn finish_with(&mut self, stop: u32) -> TextPart {
+        let decoded = if self.show_stop { self.decoder.push(stop) } else { String::new() };
+        let (mut part, _) = self.show(&decoded);
+        let last = self.finish();
+        part.text.push_str(&last.text);
+        part.tokens.extend(last.tokens);
+        part
     }
 
     /// What was held back, at the end of an answer that reached no stop string.

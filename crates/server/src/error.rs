@@ -179,6 +179,34 @@ impl ApiError {
         self
     }
 
+    /// A prompt is longer than a context of so many tokens. Client libraries shorten conversations
+    /// when they find these words.
+    pub(crate) fn context_exceeded(context: usize, problem: &str) -> Self {
+        let message =
+            format!("This model's maximum context length is {context} tokens. However, {problem}");
+        Self::bad_request(message).code("context_length_exceeded")
+    }
+
+    /// Whether the prompt is at fault: its length or its tokens.
+    pub(crate) fn is_about_the_prompt(&self) -> bool {
+        matches!(self.code, Some("context_length_exceeded" | "invalid_prompt"))
+    }
+
+    /// Names the field at fault, unless it is known already.
+    pub(crate) fn or_param(self, param: &str) -> Self {
+        if self.param.is_some() { self } else { self.param(param) }
+    }
+
+    /// Says where in a body the object stands that the error is about.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self.param = Some(match &self.param {
+            Some(field) => format!("{place}.{field}"),
+            None => place.to_owned(),
+        });
+        self
+    }
+
     /// Adds a name for programs.
     #[must_use]
     pub const fn code(mut self, code: &'static str) -> Self {
@@ -242,9 +270,16 @@ impl From<EngineError> for ApiError {
         let error = in_terms_of_requests(error);
         let refused = Self::bad_request(error.to_string());
         match error {
-            EngineError::PromptTooLong { .. }
-            | EngineError::PromptBeyondContext { .. }
-            | EngineError::CacheTooSmall { .. } => refused.code("context_length_exceeded"),
+            EngineError::PromptTooLong { context, .. }
+            | EngineError::PromptBeyondContext { context, .. } => {
+                Self::context_exceeded(context, &refused.message)
+            }
+            EngineError::CacheTooSmall { num_blocks, block_tokens, .. } => {
+                Self::context_exceeded(num_blocks * block_tokens, &refused.message)
+            }
+            EngineError::EmptyPrompt | EngineError::UnknownToken { .. } => {
+                refused.code("invalid_prompt")
+            }
             EngineError::MaxTokens { .. } => refused.param("max_tokens"),
             EngineError::MinTokens { .. } => refused.param("min_tokens"),
             EngineError::ConstrainedWithoutEnd => refused.param("ignore_eos"),
@@ -260,7 +295,7 @@ impl From<EngineError> for ApiError {
             | EngineError::Slowdown { .. }
             | EngineError::Model(_)
             | EngineError::Batch(_) => Self::new(ErrorKind::Internal, refused.message),
-            _ => refused,
+            EngineError::Sampling(_) => refused,
         }
     }
 }
@@ -312,11 +347,8 @@ impl From<RequestFailure> for ApiError {
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
         if let TextError::TooManyTokens { at_least, limit } = error {
-            let message = format!(
-                "this model's maximum context length is {limit} tokens, but the prompt has at least \
-                 {at_least}; shorten it"
-            );
-            return Self::bad_request(message).code("context_length_exceeded");
+            let problem = format!("the prompt has at least {at_least}; shorten it");
+            return Self::context_exceeded(limit, &problem);
         }
         let kind = match &error {
             TextError::ChatTemplateFailed { .. } | TextError::InvalidGrammarVocabulary { .. } => {
@@ -331,6 +363,13 @@ impl From<TextError> for ApiError {
             TextError::Cancelled => ErrorKind::Unavailable,
             _ => ErrorKind::Internal,
         };
-        Self::new(kind, error.to_string())
+        let param = match &error {
+            TextError::ChatTemplateFailed { .. } | TextError::ChatTemplateRefused { .. } => {
+                Some("messages")
+            }
+            TextError::ChatTemplateArgument { .. } => Some("chat_template_kwargs"),
+            _ => None,
+        };
+        Self { param: param.map(str::to_owned), ..Self::new(kind, error.to_string()) }
     }
 }

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi, ToSchema, openapi};
 use crate::auth;
 use crate::error::ErrorKind;
 use crate::kserve::{generate, infer, metadata, stats};
-use crate::openai::chat::ChatDelta;
+use crate::openai::chat_answer::ChatDelta;
 use crate::openai::reply::Reply;
 use crate::openai::{chat, completions, models, tokenize};
 use crate::ops;

@@ -7,8 +7,10 @@ use crate::ErrorKind;
 use crate::kserve::fields as kserve_fields;
 use crate::kserve::outputs::OUTPUTS;
 use crate::openai::field_sets;
+use crate::openai::notes::NOTES;
 use crate::openapi;
-use crate::request::fields::FieldSet;
+use crate::request::fields::{FieldSet, WithoutEffect};
+use crate::request::shape::Shape;
 
 const HEAD: &str = "\
 # The HTTP API
@@ -16,18 +18,19 @@ const HEAD: &str = "\
 Made from the server's own types by `UPDATE_DOCS=1 cargo test -p bantam-server --lib`. The same as
 OpenAPI is at `/openapi.json`.
 
-Every field of a request is honoured or refused. An unknown field is an error that names it and the
-nearest known one; a known one that is not supported is an error that says what to use instead, unless
-its value asks for nothing. `null` is the same as leaving a field out.
+Every field of a request, and of the objects in it, is honoured, without effect, or refused. A field
+without effect changes nothing about the answer: labels, and what client libraries leave in the messages
+they send back. An unknown field is an error that names it and a near known one; a known one that is not
+supported is an error that says what to use instead, unless its value asks for nothing. `null` is the
+same as leaving a field out.
 ";
 
 fn page() -> String {
     let mut page = HEAD.to_owned();
     paths(&mut page);
     errors(&mut page);
-    let sets: [(&str, &FieldSet); 5] = [
+    let sets: [(&str, &FieldSet); 4] = [
         ("/v1/chat/completions", &field_sets::CHAT),
-        ("A message of /v1/chat/completions", &field_sets::MESSAGE),
         ("/v1/completions", &field_sets::COMPLETIONS),
         ("/tokenize", &field_sets::TOKENIZE),
         ("/detokenize", &field_sets::DETOKENIZE),
@@ -70,16 +73,50 @@ fn errors(page: &mut String) {
 }
 
 fn field_set(page: &mut String, name: &str, set: &FieldSet) {
-    line(page, format_args!("\n## {name}\n\n| field | |\n|---|---|"));
+    line(page, format_args!("\n## {name}"));
+    fields_of(page, set);
+    for field in &set.honoured {
+        within(page, &field.name, &field.shape);
+    }
+}
+
+/// The objects within a field.
+fn within(page: &mut String, place: &str, shape: &Shape) {
+    match shape {
+        Shape::Free => {}
+        Shape::List(item) => within(page, &format!("{place}[]"), item),
+        Shape::Map(of) => within(page, &format!("{place}.*"), of),
+        Shape::Variants(variants) => {
+            variants.iter().for_each(|variant| within(page, place, variant));
+        }
+        Shape::Object(set) => {
+            let tag = set.honoured.iter().find_map(|field| field.constant.as_deref());
+            let tag = tag.map(|tag| format!(" of type `{tag}`")).unwrap_or_default();
+            line(page, format_args!("\n### `{place}`{tag}"));
+            fields_of(page, set);
+            for field in &set.honoured {
+                within(page, &format!("{place}.{}", field.name), &field.shape);
+            }
+        }
+    }
+}
+
+fn fields_of(page: &mut String, set: &FieldSet) {
+    line(page, format_args!("\n| field | |\n|---|---|"));
     for field in &set.honoured {
         let required = if field.required { " (required)" } else { "" };
         let description = field.description.replace('\n', " ").replace('|', "\\|");
         line(page, format_args!("| `{}`{required} | {description} |", field.name));
     }
-    if set.refused.is_empty() {
-        return;
+    if !set.without_effect.is_empty() {
+        line(page, format_args!("\n| without effect | takes | why |\n|---|---|---|"));
     }
-    line(page, format_args!("\n| refused | unless it is | why |\n|---|---|---|"));
+    for WithoutEffect { name, takes, reason } in &set.without_effect {
+        line(page, format_args!("| `{name}` | {} | {reason} |", takes.name()));
+    }
+    if !set.refused.is_empty() {
+        line(page, format_args!("\n| refused | unless it is | why |\n|---|---|---|"));
+    }
     for field in &set.refused {
         let no_effect = field.no_effect.iter().map(|value| format!("`{value}`"));
         let no_effect = no_effect.collect::<Vec<_>>().join(", ");
@@ -123,17 +160,48 @@ fn the_reference_page_is_current() {
 }
 
 #[test]
-fn every_honoured_field_says_what_it_does() {
-    for set in [
-        &field_sets::CHAT,
-        &field_sets::COMPLETIONS,
-        &field_sets::TOKENIZE,
-        &field_sets::DETOKENIZE,
-    ] {
+fn every_field_is_of_one_kind_and_says_what_it_does() {
+    fn check(set: &FieldSet, place: &str) {
+        let names = set.honoured.iter().map(|field| field.name.as_str());
+        let names = names.chain(set.without_effect.iter().map(|field| field.name));
+        let mut names: Vec<&str> =
+            names.chain(set.refused.iter().map(|field| field.name)).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{place} has a field of two kinds");
         for field in &set.honoured {
-            assert!(!field.description.is_empty(), "{}", field.name);
-            let refused = set.refused.iter().any(|refused| refused.name == field.name);
-            assert!(!refused, "{} is honoured and refused", field.name);
+            let place = format!("{place}.{}", field.name);
+            check_shape(&field.shape, &place);
         }
+    }
+    fn check_shape(shape: &Shape, place: &str) {
+        match shape {
+            Shape::Free => {}
+            Shape::List(of) | Shape::Map(of) => check_shape(of, place),
+            Shape::Variants(variants) => variants.iter().for_each(|of| check_shape(of, place)),
+            Shape::Object(set) => check(set, place),
+        }
+    }
+    let sets = [
+        ("chat", &*field_sets::CHAT),
+        ("completions", &field_sets::COMPLETIONS),
+        ("tokenize", &field_sets::TOKENIZE),
+        ("detokenize", &field_sets::DETOKENIZE),
+    ];
+    for (name, set) in sets {
+        check(set, name);
+        for field in &set.honoured {
+            assert!(!field.description.is_empty(), "{name}.{}", field.name);
+        }
+    }
+}
+
+/// A note about a type that no request has would be read by nobody.
+#[test]
+fn every_note_is_about_an_object_of_the_api() {
+    let components = openapi::description().components.unwrap();
+    for notes in &NOTES {
+        assert!(components.schemas.contains_key(notes.of), "{}", notes.of);
     }
 }

@@ -142,7 +142,18 @@ impl ServedModel {
         options: EncodeOptions,
         cancel: &Cancel,
     ) -> Result<Vec<u32>, ApiError> {
-        let bounds = EncodeBounds { max_tokens: self.context(), cancel };
+        self.encode_within(prompt, options, self.context(), cancel)
+    }
+
+    /// As [`encode`](Self::encode), with another bound than the context.
+    pub(crate) fn encode_within(
+        &self,
+        prompt: &str,
+        options: EncodeOptions,
+        max_tokens: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<u32>, ApiError> {
+        let bounds = EncodeBounds { max_tokens, cancel };
         Ok(self.tokenizer.encode_within(prompt, options, bounds)?)
     }
 

@@ -87,6 +87,22 @@ impl ServerState {
         })
     }
 
+    /// The model that a request asks for; it may leave that out where one is served.
+    ///
+    /// # Errors
+    /// If there is none of this name, or several of which none is named.
+    pub fn model_or_only(&self, name: Option<&str>) -> Result<&ServedModel, ApiError> {
+        match (name, &self.models[..]) {
+            (None | Some(""), [only]) => Ok(only),
+            (None | Some(""), _) => {
+                let names: Vec<&str> = self.models.iter().map(ServedModel::name).collect();
+                let message = format!("model is missing, expected {}", names.join(" or "));
+                Err(ApiError::bad_request(message).param("model"))
+            }
+            (Some(name), _) => self.model(name),
+        }
+    }
+
     /// Runs work that takes long, such as tokenizing, off the threads that serve connections; as
     /// many at once as there are processors. When the future is dropped, because the client has
     /// left, the work is told by its [`Cancel`].

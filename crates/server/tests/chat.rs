@@ -155,6 +155,48 @@ async fn a_call_can_be_required() {
     }
 }
 
+/// At whatever token an answer that must be calls is cut, no mark of a call is in its content, and
+/// the stream says what the whole says.
+#[tokio::test]
+async fn calls_that_are_cut_leave_no_marks_in_the_text() {
+    let client = Client::new(Toy::new(limits()));
+    let named = json!({"type": "function", "function": {"name": "weather"}});
+    let allowed = json!({"type": "allowed_tools", "allowed_tools": {"mode": "required",
+        "tools": [{"type": "function", "function": {"name": "weather"}}]}});
+    for choice in [json!("required"), named, allowed] {
+        for max_tokens in (1..60).step_by(3) {
+            let body = json!({
+                "model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "tools": tools(),
+                "tool_choice": choice, "max_tokens": max_tokens, "seed": 3,
+            });
+            let answer = client.ok("/v1/chat/completions", body.clone()).await;
+            let whole = &answer["choices"][0];
+            assert_eq!(whole["message"]["content"], Value::Null, "{answer}");
+            let (events, _) = client.events("/v1/chat/completions", body).await;
+            let (mut names, mut arguments, mut reason) = (0, String::new(), Value::Null);
+            for event in &events {
+                let choice = &event["choices"][0];
+                assert!(choice["delta"].get("content").is_none(), "{event}");
+                for call in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
+                    names += usize::from(call["function"]["name"].is_string());
+                    arguments += call["function"]["arguments"].as_str().unwrap();
+                }
+                reason = choice["finish_reason"].clone();
+            }
+            assert_eq!(reason, whole["finish_reason"]);
+            let calls = whole["message"]["tool_calls"].as_array();
+            let calls: Vec<&Value> = calls.into_iter().flatten().collect();
+            assert_eq!(names, calls.len());
+            let said: String =
+                calls.iter().map(|call| call["function"]["arguments"].as_str().unwrap()).collect();
+            assert_eq!(arguments, said);
+            if choice["type"] == "function" {
+                assert!(calls.len() <= 1, "a named function is called once: {answer}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn answers_keep_their_form() {
     let client = Client::new(Toy::new(limits()));
@@ -278,7 +320,7 @@ async fn messages_become_a_prompt() {
     ]);
     assert_eq!(
         prompt(messages, json!({})).await,
-        "[system]Be brief.;[user Ann]ab;[assistant]c;[user]d;[assistant]"
+        "[system]Be brief.;[user Ann]a\nb;[assistant]c;[user]d;[assistant]"
     );
     let calls = json!([
         {"role": "user", "content": "a"},

@@ -21,7 +21,7 @@ fn collected(events: &[Value], n: usize) -> Vec<Value> {
     let logprobs = events.iter().find_map(|event| event["choices"][0]["logprobs"].as_object());
     let empty: Option<Value> =
         logprobs.map(|lists| lists.keys().map(|key| (key.clone(), json!([]))).collect());
-    let new = |index| json!({"text": "", "index": index, "logprobs": empty, "finish_reason": null});
+    let new = |index| json!({"text": "", "index": index, "logprobs": empty, "finish_reason": null, "stop_reason": null});
     let mut choices: Vec<Value> = (0..n).map(new).collect();
     for choice in events.iter().flat_map(|event| event["choices"].as_array().unwrap()) {
         let whole = &mut choices[choice["index"].as_u64().unwrap() as usize];
@@ -29,6 +29,7 @@ fn collected(events: &[Value], n: usize) -> Vec<Value> {
         let text = whole["text"].as_str().unwrap().to_owned() + choice["text"].as_str().unwrap();
         whole["text"] = text.into();
         whole["finish_reason"] = choice["finish_reason"].clone();
+        whole["stop_reason"] = choice["stop_reason"].clone();
         for (key, list) in choice["logprobs"].as_object().into_iter().flatten() {
             whole["logprobs"][key]
                 .as_array_mut()

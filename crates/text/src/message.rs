@@ -36,6 +36,9 @@ pub struct Message {
     /// The name of the speaker, or of the function that a `tool` message answers for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What the assistant thought before it answered; templates that do not know it leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
 }
 
 impl Message {

@@ -141,6 +141,35 @@ fn a_call_that_breaks_off_ends_and_loses_nothing() {
     assert_eq!(parse(mistral(), [answer]), expected);
 }
 
+/// Wherever a call is cut, its marks are no text; and where text cannot be, there is none.
+#[test]
+fn a_call_that_is_cut_off_leaves_no_marks() {
+    let call = "{\"name\": \"abc\", \"arguments\": {\"x\": \"é\"}}";
+    let answers = [
+        (hermes(), format!("<tool_call>\n{call}\n</tool_call>\n<tool_call>\n{call}\n</tool_call>")),
+        (mistral(), format!("[TOOL_CALLS][{call}, {call}]")),
+        (llama(), format!("<|python_tag|>{call}")),
+    ];
+    for (format, answer) in answers {
+        for (end, _) in answer.char_indices().chain([(answer.len(), ' ')]) {
+            for calls_only in [false, true] {
+                let parser = ToolCallParser::new(format);
+                let mut parser = if calls_only { parser.calls_only() } else { parser };
+                let mut deltas = parser.push(&answer[..end]);
+                deltas.extend(parser.cut_off());
+                assert!(is_sound(&deltas), "{deltas:?}");
+                for delta in &deltas {
+                    if let ToolDelta::Text(text) = delta {
+                        assert!(!calls_only, "{:?} in {}", text, &answer[..end]);
+                        let marks = ["<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "name"];
+                        assert!(!marks.iter().any(|mark| text.contains(mark)), "{text}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Answers made of pieces that meet the parser's rules in all orders.
 fn answers() -> impl Strategy<Value = String> {
     let piece = prop_oneof![

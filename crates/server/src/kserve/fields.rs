@@ -15,6 +15,7 @@ use crate::kserve::tensor::Datatype;
 #[cfg(test)]
 use crate::openai::field_sets::COMPLETIONS;
 use crate::request::fields::{FieldSet, Honoured, Refused, refused};
+use crate::request::shape::Shape;
 
 /// A field that is honoured.
 pub(crate) struct Field {
@@ -213,6 +214,7 @@ pub(crate) const REFUSED: [Refused; 22] = [
 /// The fields for the reference page, and for messages about unknown ones.
 pub(crate) static INFERENCE: LazyLock<FieldSet> = LazyLock::new(|| FieldSet {
     honoured: FIELDS.iter().map(Field::honoured).collect(),
+    without_effect: Vec::new(),
     refused: REFUSED.iter().collect(),
 });
 
@@ -225,6 +227,9 @@ impl Field {
     fn honoured(&self) -> Honoured {
         Honoured {
             name: self.name.to_owned(),
+            // What is within is checked as a field of completions.
+            shape: Shape::Free,
+            constant: None,
             #[cfg(test)]
             description: self.description(),
             #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::body;
 use crate::error::ApiError;
+use crate::kserve::described::GenerateRequest;
 use crate::kserve::generation::{self, Answering, Generation};
 use crate::kserve::outputs::OutputTensor;
 use crate::kserve::question::Fields;
@@ -29,7 +30,7 @@ type Head = Map<String, Value>;
     operation_id = "kserve_generate",
     tag = "KServe",
     params(("model" = String, Path, description = "The model's name")),
-    request_body = Object,
+    request_body = GenerateRequest,
     responses((status = 200, description = "The outputs", body = Object))
 )]
 pub(crate) async fn whole(
@@ -50,7 +51,7 @@ pub(crate) async fn whole(
     operation_id = "kserve_generate_stream",
     tag = "KServe",
     params(("model" = String, Path, description = "The model's name")),
-    request_body = Object,
+    request_body = GenerateRequest,
     responses((status = 200, description = "Events with outputs", body = Object))
 )]
 pub(crate) async fn stream(

@@ -13,9 +13,11 @@ use crate::error::{ApiError, ErrorKind};
 use crate::kserve::VERSION;
 use crate::kserve::outputs::{OUTPUTS, Output, OutputRow, OutputTensor, Tally, Telling, Told};
 use crate::kserve::question::Question;
+use crate::openai::field_sets::COMPLETIONS;
 use crate::record::Record;
 use crate::request::ask::ask;
-use crate::request::sampling::{Asked, SamplingFields};
+use crate::request::asked::Asked;
+use crate::request::sampling::SamplingFields;
 use crate::request::{fields, lists};
 use crate::state::{AppState, ServerState};
 
@@ -68,8 +70,10 @@ impl Generation {
         question.completions.insert("model".to_owned(), model.name().into());
         question.completions.insert("stream".to_owned(), stream.into());
         lists::check(&question.completions).map_err(|error| question.in_its_words(error))?;
-        let body = Value::Object(std::mem::take(&mut question.completions));
-        let asked = fields::parse::<SamplingFields>(&body)
+        let mut body = std::mem::take(&mut question.completions);
+        let asked = COMPLETIONS
+            .check(&mut body)
+            .and_then(|()| fields::parse::<SamplingFields>(&Value::Object(body)))
             .and_then(|shared| shared.asked(state, model, None));
         let mut asked = asked.map_err(|error| question.in_its_words(error))?;
         asked.request.max_tokens = Some(max_tokens);

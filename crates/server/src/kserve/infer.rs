@@ -9,9 +9,11 @@ use axum::{Extension, Json};
 use bantam_text::Cancel;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use crate::body::{self, JSON_LENGTH};
 use crate::error::ApiError;
+use crate::kserve::described::InferParameters;
 use crate::kserve::generation::{self, Generation};
 use crate::kserve::outputs::OutputTensor;
 use crate::kserve::question::Fields;
@@ -22,38 +24,50 @@ use crate::request::fields;
 use crate::state::{AppState, ServerState};
 
 /// The JSON of a request.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct InferRequest {
+pub(crate) struct InferRequest {
+    /// A label that the response has too.
     id: Option<String>,
+    /// The model in the path.
     model_name: Option<String>,
+    /// The version in the path.
     model_version: Option<String>,
+    /// Fields that do not come as tensors, and `binary_data_output`.
     #[serde(default)]
+    #[schema(value_type = Option<InferParameters>)]
     parameters: Map<String, Value>,
+    /// Fields that come as tensors.
     inputs: Vec<Input>,
+    /// The outputs to tell; the text, and what `parameters` ask for, if there are none.
     #[serde(default)]
     outputs: Vec<RequestedOutput>,
 }
 
-#[derive(Deserialize)]
+/// A tensor.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Input {
+    /// The field.
     name: String,
     shape: Vec<i64>,
     datatype: String,
+    /// Its elements; lists within each other, or one.
+    #[schema(value_type = Option<Vec<Value>>)]
     data: Option<Value>,
     #[serde(default)]
     parameters: InputParameters,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InputParameters {
     /// Bytes of the tensor after the JSON.
     binary_data_size: Option<usize>,
 }
 
-#[derive(Deserialize)]
+/// An output to tell.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RequestedOutput {
     name: String,
@@ -61,9 +75,10 @@ struct RequestedOutput {
     parameters: OutputParameters,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OutputParameters {
+    /// Sends its elements as bytes after the JSON.
     binary_data: Option<bool>,
     /// Of Triton's classification extension: 0 is all that makes sense for text.
     #[serde(default)]
@@ -87,7 +102,7 @@ struct Form {
     operation_id = "kserve_infer",
     tag = "KServe",
     params(("model" = String, Path, description = "The model's name")),
-    request_body = Object,
+    request_body = InferRequest,
     responses((status = 200, description = "Output tensors", body = Object))
 )]
 pub(crate) async fn infer(
@@ -168,6 +183,9 @@ fn read_inputs(
     for Input { name, shape, datatype, data, parameters } in inputs {
         let datatype = Datatype::parse(&datatype, &name)?;
         let elements = match (data, parameters.binary_data_size) {
+            (Some(Value::Object(_)), None) => {
+                return Err(bad(&name, "has data that is an object, expected a list of elements"));
+            }
             (Some(data), None) => Tensor::elements_of_json(&name, datatype, &data)?,
             (None, Some(size)) => {
                 let Some((own, rest)) = bytes.split_at_checked(size) else {

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `tensor` | elements and shapes, as JSON and as bytes |
 //! | `fields` | the names of all inputs and parameters, and what each means |
+//! | `described` | the same fields in the description of the API |
 //! | `outputs` | the output tensors |
 //! | `question` | the fields of a request, in whatever way they came |
 //! | `generation` | from a question to its answers |
 //! | `infer`, `generate` | the two forms of requests over HTTP |
 //! | `metadata`, `stats` | what is told about server and models |
 
+pub(crate) mod described;
 pub(crate) mod fields;
 pub(crate) mod generate;
 pub(crate) mod generation;

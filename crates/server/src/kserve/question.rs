@@ -39,7 +39,7 @@ impl Fields {
             return Ok(());
         }
         let Some(field) = Field::of(name) else {
-            return INFERENCE.check(&Map::from_iter([(name.to_owned(), value)]), "");
+            return INFERENCE.check(&mut Map::from_iter([(name.to_owned(), value)]));
         };
         let value = field.kind.read(name, value)?;
         if self.0.contains_key(name) {
@@ -150,10 +150,15 @@ impl Question {
     /// An error about a field of `/v1/completions`, by the name that the request gives it.
     pub(crate) fn in_its_words(&self, error: ApiError) -> ApiError {
         let param = error.param.as_deref().unwrap_or_default();
-        match self.renamed.iter().find(|(target, _)| *target == param) {
+        let (field, within) = match param.find('.') {
+            Some(dot) => param.split_at(dot),
+            None => (param, ""),
+        };
+        match self.renamed.iter().find(|(target, _)| *target == field) {
             Some((_, name)) => {
                 let message = format!("{name}: {}", error.message);
-                ApiError { message, ..error }.param(*name)
+                let param = format!("{name}{within}");
+                ApiError { message, ..error }.param(param)
             }
             None => error,
         }

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use bantam_text::{Cancel, Tokenizer, ToolCallParser, ToolDelta};
-use serde::{Deserialize, Serialize};
+use bantam_text::Cancel;
+use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::answer::{AnswerToken, Part};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
+use crate::openai::chat_answer::{ChatChoice, Chatting};
 use crate::openai::field_sets;
-use crate::openai::logprobs::{ChatLogprobs, PromptLogprobs};
 use crate::openai::messages::{self, ChatMessage};
-use crate::openai::reply::{Choice, Kind, Reply, Replying};
-use crate::openai::tools::{self, CallDelta, CallField, FunctionDelta, ToolChoiceField, ToolField};
+use crate::openai::reply::{Kind, Reply, Replying};
+use crate::openai::tools::{ToolChoiceField, ToolField};
 use crate::openapi::ErrorResponse;
 use crate::record::Record;
 use crate::request::ask::ask;
+use crate::request::asked::Asked;
 use crate::request::conversation::TemplateFields;
 use crate::request::fields;
-use crate::request::sampling::{Asked, SamplingFields};
+use crate::request::sampling::{self, SamplingFields};
 use crate::request::tools::ToolUse;
 use crate::state::{AppState, ServerState};
 
@@ -39,67 +39,22 @@ pub(crate) struct ChatFields {
     /// The conversation so far: one message or more.
     #[schema(value_type = Vec<ChatMessage>)]
     messages: Value,
-    /// Tokens of each answer at most; as many as fit if not set.
-    max_completion_tokens: Option<usize>,
+    /// Tokens of each answer at most; as many as fit if not set, or -1. More than fit are as many as
+    /// fit, and `usage.max_completion_tokens` says how many.
+    max_completion_tokens: Option<i64>,
     /// The old name of `max_completion_tokens`.
-    max_tokens: Option<usize>,
+    max_tokens: Option<i64>,
     /// Tells how probable each token was.
     logprobs: Option<bool>,
     /// Alternatives shown for each token, 0 to 20; only with `logprobs`.
     top_logprobs: Option<usize>,
     /// Functions that the model may call.
     tools: Option<Vec<ToolField>>,
-    /// `auto` (the model decides), `none`, `required`, or a function by its name; `auto` if not set.
+    /// `auto` (the model decides), `none`, `required`, a function by its name, or some by theirs;
+    /// `auto` if not set.
     tool_choice: Option<ToolChoiceField>,
     /// Several calls in one answer; true if not set. If false, calls after the first are left out.
     parallel_tool_calls: Option<bool>,
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub(crate) struct ChatChoice {
-    index: usize,
-    message: AnswerMessage,
-    logprobs: Option<ChatLogprobs>,
-    /// `stop`, `length` or `tool_calls`.
-    finish_reason: Option<&'static str>,
-    /// How probable the tokens of the prompt were, if asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_logprobs: Option<PromptLogprobs>,
-}
-
-/// What the model says.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
-pub(crate) struct AnswerMessage {
-    role: &'static str,
-    /// None if there are calls only.
-    content: Option<String>,
-    /// Always none.
-    refusal: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<CallField>,
-}
-
-/// What an answer grows by.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub(crate) struct ChatDelta {
-    index: usize,
-    delta: MessageDelta,
-    logprobs: Option<ChatLogprobs>,
-    finish_reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_logprobs: Option<PromptLogprobs>,
-}
-
-/// What a message grows by.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
-pub(crate) struct MessageDelta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<CallDelta>,
 }
 
 /// All fields of a request.
@@ -145,21 +100,16 @@ pub(crate) async fn create(
         .await?;
     let Prepared { model, asked, max_tokens_field, prompt, tools } = prepared;
     let model = state.model(&model)?;
-    let choices = (0..asked.n).map(|index| Chatting {
-        index,
-        tokenizer: Arc::clone(model.tokenizer()),
-        logprobs: asked.request.logprobs.is_some(),
-        prompt: prompt.clone(),
-        scored: 1,
-        tools: tools.format.map(ToolCallParser::new),
-        only_one: tools.only_one,
-        calls: 0,
-    });
+    let choices = (0..asked.n).map(|index| Chatting::new(index, model, &asked, &prompt, &tools));
     let choices = choices.collect();
+    let told = asked.token_ids.then(|| prompt.clone());
     let asking = ask(model, &asked, vec![prompt], &record).await;
-    let (answers, usage) = asking.map_err(|error| error.renamed("max_tokens", max_tokens_field))?;
+    let (answers, usage) = asking.map_err(|error| {
+        let error = error.renamed("max_tokens", max_tokens_field);
+        if error.is_about_the_prompt() { error.or_param("messages") } else { error }
+    })?;
     let replying = Replying::new(KIND, model.name(), choices, answers, asked.n, usage, record);
-    replying.send(&asked).await
+    replying.telling(told).send(&asked).await
 }
 
 impl ChatRequest {
@@ -171,7 +121,7 @@ impl ChatRequest {
 
     fn prepare(self, state: &ServerState, cancel: &Cancel) -> Result<Prepared, ApiError> {
         let Self { own, template, shared } = self;
-        let model = state.model(&shared.model)?;
+        let model = state.model_or_only(shared.model.as_deref())?;
         let messages = messages::read(&own.messages)?;
         let (max_tokens, max_tokens_field) = own.max_tokens()?;
         let logprobs = own.num_logprobs()?;
@@ -180,7 +130,7 @@ impl ChatRequest {
         let rule = own.tool_choice.map(ToolChoiceField::rule);
         let tools = ToolUse::new(offered, rule, parallel, model.tool_format())?;
         let mut asked = shared.asked(state, model, tools.grammar.clone())?;
-        asked.request.max_tokens = max_tokens;
+        asked.request.max_tokens = sampling::longest(max_tokens, max_tokens_field)?;
         asked.request.logprobs = logprobs;
         if let Some(format) = &tools.format {
             asked.options.shown = format.special_tokens();
@@ -189,7 +139,10 @@ impl ChatRequest {
             let message = "logprobs does not work with use_beam_search; leave out one";
             return Err(ApiError::bad_request(message).param("logprobs"));
         }
-        let prompt = template.encode(model, &messages, &tools.tools, false, cancel)?;
+        let bound = asked.prompt_bound(model);
+        let prompt = template.encode_within(model, &messages, &tools.tools, false, bound, cancel);
+        let prompt = prompt.map_err(|error| error.or_param("messages"))?;
+        let prompt = asked.truncated(prompt, model.engine().limits());
         let model = model.name().to_owned();
         Ok(Prepared { model, asked, max_tokens_field, prompt, tools })
     }
@@ -197,7 +150,7 @@ impl ChatRequest {
 
 impl ChatFields {
     /// Tokens of each answer at most, and the field that says so.
-    fn max_tokens(&self) -> Result<(Option<usize>, &'static str), ApiError> {
+    fn max_tokens(&self) -> Result<(Option<i64>, &'static str), ApiError> {
         match (self.max_completion_tokens, self.max_tokens) {
             (Some(new), Some(old)) if new != old => {
                 let message = format!(
@@ -223,148 +176,6 @@ impl ChatFields {
             }
             (false, _) => Ok(None),
             (true, top) => Ok(Some(top.unwrap_or(0))),
-        }
-    }
-}
-
-/// An answer on its way.
-struct Chatting {
-    index: usize,
-    tokenizer: Arc<Tokenizer>,
-    logprobs: bool,
-    prompt: Vec<u32>,
-    /// Tokens of the prompt that have their scores; the first has none.
-    scored: usize,
-    /// Finds calls, if there may be any; none after the end.
-    tools: Option<ToolCallParser>,
-    /// Calls after the first are left out.
-    only_one: bool,
-    /// Calls so far.
-    calls: usize,
-}
-
-impl Chatting {
-    fn delta(&self, delta: MessageDelta, tokens: &[AnswerToken]) -> ChatDelta {
-        ChatDelta {
-            index: self.index,
-            delta,
-            logprobs: (self.logprobs && !tokens.is_empty())
-                .then(|| ChatLogprobs::new(&self.tokenizer, tokens)),
-            finish_reason: None,
-            prompt_logprobs: None,
-        }
-    }
-
-    /// The text and calls among what the parser found.
-    fn message(&mut self, found: Vec<ToolDelta>) -> MessageDelta {
-        let mut message = MessageDelta::default();
-        for delta in found {
-            let beyond = |index: usize| self.only_one && index > 0;
-            match delta {
-                ToolDelta::Text(text) => message.content.get_or_insert_default().push_str(&text),
-                ToolDelta::Begin { index, name } if !beyond(index) => {
-                    self.calls = index + 1;
-                    message.tool_calls.push(CallDelta {
-                        index,
-                        id: Some(tools::call_id()),
-                        r#type: Some(tools::Kind::Function),
-                        function: FunctionDelta { name: Some(name), arguments: String::new() },
-                    });
-                }
-                ToolDelta::Arguments { index, fragment } if !beyond(index) => {
-                    match message.tool_calls.last_mut().filter(|call| call.index == index) {
-                        Some(call) => call.function.arguments.push_str(&fragment),
-                        None => message.tool_calls.push(CallDelta {
-                            index,
-                            function: FunctionDelta { name: None, arguments: fragment },
-                            ..CallDelta::default()
-                        }),
-                    }
-                }
-                ToolDelta::Begin { .. } | ToolDelta::Arguments { .. } | ToolDelta::End { .. } => {}
-            }
-        }
-        message
-    }
-}
-
-impl Choice for Chatting {
-    type Delta = ChatDelta;
-    type Whole = ChatChoice;
-
-    fn begin(&mut self) -> Option<ChatDelta> {
-        let (role, content) = (Some("assistant"), Some(String::new()));
-        Some(self.delta(MessageDelta { role, content, tool_calls: Vec::new() }, &[]))
-    }
-
-    fn push(&mut self, part: Part) -> Option<ChatDelta> {
-        match part {
-            Part::Prompt(scores) => {
-                let (first, tokens) = (self.scored == 1, &self.prompt[self.scored..]);
-                self.scored += scores.len();
-                let scores = PromptLogprobs::new(&self.tokenizer, tokens, &scores, first);
-                let delta = self.delta(MessageDelta::default(), &[]);
-                Some(ChatDelta { prompt_logprobs: Some(scores), ..delta })
-            }
-            Part::Text(part) => {
-                let message = match &mut self.tools {
-                    None => MessageDelta { content: Some(part.text), ..MessageDelta::default() },
-                    Some(parser) => {
-                        let found = parser.push(&part.text);
-                        self.message(found)
-                    }
-                };
-                let delta = self.delta(message, &part.tokens);
-                let says_nothing = delta.delta == MessageDelta::default();
-                (!says_nothing || delta.logprobs.is_some()).then_some(delta)
-            }
-            Part::End(ending) => {
-                let found = self.tools.take().map(ToolCallParser::finish).unwrap_or_default();
-                let message = self.message(found);
-                let reason = match ending.reason.name() {
-                    "stop" if self.calls > 0 => "tool_calls",
-                    name => name,
-                };
-                Some(ChatDelta { finish_reason: Some(reason), ..self.delta(message, &[]) })
-            }
-        }
-    }
-
-    fn whole(&self) -> ChatChoice {
-        ChatChoice {
-            index: self.index,
-            message: AnswerMessage::default(),
-            logprobs: self.logprobs.then(ChatLogprobs::default),
-            finish_reason: None,
-            prompt_logprobs: None,
-        }
-    }
-
-    fn add(whole: &mut ChatChoice, delta: ChatDelta) {
-        let ChatDelta { delta, logprobs, finish_reason, prompt_logprobs, .. } = delta;
-        let message = &mut whole.message;
-        message.role = delta.role.unwrap_or(message.role);
-        if let Some(text) = delta.content {
-            message.content.get_or_insert_default().push_str(&text);
-        }
-        for CallDelta { index, id, function, .. } in delta.tool_calls {
-            message
-                .tool_calls
-                .resize_with(message.tool_calls.len().max(index + 1), Default::default);
-            let call = &mut message.tool_calls[index];
-            call.id.extend(id);
-            call.function.name.extend(function.name);
-            call.function.arguments.push_str(&function.arguments);
-        }
-        if let (Some(whole), Some(later)) = (&mut whole.logprobs, logprobs) {
-            whole.content.extend(later.content);
-        }
-        if let Some(later) = prompt_logprobs {
-            whole.prompt_logprobs.get_or_insert_default().extend(later);
-        }
-        whole.finish_reason = finish_reason.or(whole.finish_reason);
-        if finish_reason.is_some() && !message.tool_calls.is_empty() {
-            message.content = message.content.take().filter(|text| !text.is_empty());
         }
     }
 }

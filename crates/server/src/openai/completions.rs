@@ -14,13 +14,14 @@ use crate::answer::{AnswerToken, Part, StoppedBy};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 use crate::openai::field_sets;
-use crate::openai::logprobs::{CompletionLogprobs, PromptLogprobs};
-use crate::openai::reply::{Choice, Kind, Reply, Replying};
+use crate::openai::logprobs::{CompletionLogprobs, PromptLogprobs, TokenNames};
+use crate::openai::reply::{Choice, Kind, Reply, Replying, StopReason};
 use crate::openapi::ErrorResponse;
 use crate::record::Record;
 use crate::request::ask::ask;
+use crate::request::asked::Asked;
 use crate::request::fields;
-use crate::request::sampling::{Asked, SamplingFields};
+use crate::request::sampling::{self, SamplingFields};
 use crate::state::{AppState, ServerState};
 
 /// Tokens of an answer if the request does not say, as OpenAI has it.
@@ -36,8 +37,9 @@ const KIND: Kind = Kind { id: "cmpl", whole: "text_completion", chunk: "text_com
 pub(crate) struct CompletionFields {
     /// A text, a list of up to 256 texts, the ids of a text's tokens, or a list of such lists.
     prompt: Prompt,
-    /// Tokens of each answer at most; 16, or as many as fit, if not set. 0 with `echo` only.
-    max_tokens: Option<usize>,
+    /// Tokens of each answer at most; 16, or as many as fit, if not set; as many as fit if it is -1 or
+    /// more than fit. 0 with `echo` only.
+    max_tokens: Option<i64>,
     /// Begins the answer with the prompt, with its log-probabilities if `logprobs` is set.
     echo: Option<bool>,
     /// Tells how probable each token was, and this many alternatives.
@@ -65,6 +67,14 @@ pub(crate) struct CompletionChoice {
     logprobs: Option<CompletionLogprobs>,
     /// `stop` or `length`, at the end.
     finish_reason: Option<&'static str>,
+    /// The stop string, or the id of the stop token, of the request that ended the answer.
+    stop_reason: Option<StopReason>,
+    /// Its tokens, if asked; one that ended it is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    /// The tokens of its prompt, if asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
     /// How probable the tokens of the prompt were, if asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptLogprobs>,
@@ -121,8 +131,11 @@ pub(crate) async fn create(
     let choices = prompts.iter().flat_map(|prompt| vec![prompt; asked.n]).enumerate();
     let choices = choices.map(|(index, prompt)| Completing {
         index,
-        tokenizer: Arc::clone(model.tokenizer()),
+        names: TokenNames { tokenizer: Arc::clone(model.tokenizer()), as_ids: asked.tokens_as_ids },
         logprobs: asked.request.logprobs.is_some(),
+        token_ids: asked.token_ids,
+        begun: false,
+        stop_tokens: asked.request.stop_tokens.clone(),
         scores,
         echo,
         prompt: prompt.clone(),
@@ -131,7 +144,10 @@ pub(crate) async fn create(
     });
     let choices = choices.collect();
     let prompts = prompts.into_iter().map(|prompt| prompt.tokens).collect();
-    let (answers, usage) = ask(model, &asked, prompts, &record).await?;
+    let asking = ask(model, &asked, prompts, &record).await;
+    let (answers, usage) = asking.map_err(|error| {
+        if error.is_about_the_prompt() { error.or_param("prompt") } else { error }
+    })?;
     let replying = Replying::new(KIND, model.name(), choices, answers, asked.n, usage, record);
     replying.send(&asked).await
 }
@@ -144,7 +160,7 @@ impl CompletionRequest {
 
     fn prepare(self, state: &ServerState, cancel: &Cancel) -> Result<Prepared, ApiError> {
         let Self { own, shared } = self;
-        let model = state.model(&shared.model)?;
+        let model = state.model_or_only(shared.model.as_deref())?;
         let mut asked = shared.asked(state, model, None)?;
         let echo = own.echo.unwrap_or(false);
         let scores = asked.request.prompt_logprobs.is_some();
@@ -152,12 +168,18 @@ impl CompletionRequest {
             let message = "logprobs and echo do not work with use_beam_search; leave them out";
             return Err(ApiError::bad_request(message).param("use_beam_search"));
         }
-        let prompts = own.prompt.prepare(model, cancel)?;
-        asked.request.max_tokens = own.max_tokens.or_else(|| {
+        let max_tokens = sampling::longest(own.max_tokens, "max_tokens")?;
+        asked.request.max_tokens = max_tokens;
+        let mut prompts = own.prompt.prepare(model, asked.prompt_bound(model), cancel)?;
+        for prompt in &mut prompts {
+            prompt.truncate(&asked, model);
+        }
+        let as_fits = own.max_tokens == Some(-1);
+        asked.request.max_tokens = max_tokens.or_else(|| {
             let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
             let room = model.engine().limits().room(longest);
             // Without room the engine says what is wrong.
-            (room > 0).then_some(DEFAULT_MAX_TOKENS.min(room))
+            (room > 0 && !as_fits).then_some(DEFAULT_MAX_TOKENS.min(room))
         });
         asked.request.logprobs = own.logprobs;
         if echo && (own.logprobs.is_some() || own.max_tokens == Some(0)) {
@@ -172,12 +194,14 @@ impl Prompt {
     fn prepare(
         self,
         model: &ServedModel,
+        max_tokens: usize,
         cancel: &Cancel,
     ) -> Result<Vec<PreparedPrompt>, ApiError> {
         let tokenizer = model.tokenizer();
         let encode = |text: String| {
             let options = EncodeOptions { add_special: true, parse_special: true };
-            let tokens = model.encode(&text, options, cancel)?;
+            let tokens = model.encode_within(&text, options, max_tokens, cancel);
+            let tokens = tokens.map_err(|error| error.or_param("prompt"))?;
             Ok(PreparedPrompt { text, tokens })
         };
         let decode =
@@ -203,6 +227,15 @@ impl Prompt {
 }
 
 impl PreparedPrompt {
+    /// Keeps what the request keeps of long prompts.
+    fn truncate(&mut self, asked: &Asked, model: &ServedModel) {
+        let length = self.tokens.len();
+        self.tokens = asked.truncated(std::mem::take(&mut self.tokens), model.engine().limits());
+        if self.tokens.len() < length {
+            self.text = model.tokenizer().decode(&self.tokens, false);
+        }
+    }
+
     /// Characters of the text before each token.
     fn offsets(&self, tokenizer: &Tokenizer) -> Vec<usize> {
         // A tokenizer may put a begin token before the text, which the text does not show.
@@ -223,8 +256,13 @@ impl PreparedPrompt {
 /// An answer on its way.
 struct Completing {
     index: usize,
-    tokenizer: Arc<Tokenizer>,
+    names: TokenNames,
     logprobs: bool,
+    token_ids: bool,
+    /// Something was said, and so the tokens of the prompt.
+    begun: bool,
+    /// Stop tokens of the request.
+    stop_tokens: Vec<u32>,
     /// The request asked for scores of the prompt beside its echo.
     scores: bool,
     /// Begins with the prompt.
@@ -237,13 +275,20 @@ struct Completing {
 }
 
 impl Completing {
+    /// An empty chunk; the first tells the tokens of the prompt.
+    fn next(&mut self) -> CompletionChoice {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let prompt_token_ids = (first && self.token_ids).then(|| self.prompt.tokens.clone());
+        CompletionChoice { prompt_token_ids, ..self.whole() }
+    }
+
     /// Adds how probable tokens of the answer were, if the request asked.
     fn score(&self, choice: &mut CompletionChoice, tokens: &[AnswerToken]) {
         let Some(logprobs) = &mut choice.logprobs else { return };
         let before = if self.echo { self.prompt.text.chars().count() } else { 0 };
         for token in tokens {
             let offset = before + token.offset;
-            logprobs.push(&self.tokenizer, token.id, token.logprobs.as_ref(), offset);
+            logprobs.push(&self.names, token.id, token.logprobs.as_ref(), offset);
         }
     }
 }
@@ -253,17 +298,20 @@ impl Choice for Completing {
     type Whole = CompletionChoice;
 
     fn begin(&mut self) -> Option<CompletionChoice> {
-        let mut choice = self.whole();
-        choice.text.clone_from(self.echo.then_some(&self.prompt.text)?);
+        if !self.echo {
+            return None;
+        }
+        let mut choice = self.next();
+        choice.text.clone_from(&self.prompt.text);
         if let (Some(logprobs), Some(&first)) = (&mut choice.logprobs, self.prompt.tokens.first()) {
             // Nothing stands before the first token that would tell how probable it was.
-            logprobs.push(&self.tokenizer, first, None, 0);
+            logprobs.push(&self.names, first, None, 0);
         }
         Some(choice)
     }
 
     fn push(&mut self, part: Part) -> Option<CompletionChoice> {
-        let mut choice = self.whole();
+        let mut choice = self.next();
         match part {
             Part::Prompt(scores) => {
                 let (first, begin) = (self.scored == 1, self.scored);
@@ -272,22 +320,27 @@ impl Choice for Completing {
                     for ((&token, score), &offset) in
                         tokens.iter().zip(&scores).zip(&self.offsets[begin..])
                     {
-                        logprobs.push(&self.tokenizer, token, Some(score), offset);
+                        logprobs.push(&self.names, token, Some(score), offset);
                     }
                 }
                 choice.prompt_logprobs = self
                     .scores
-                    .then(|| PromptLogprobs::new(&self.tokenizer, tokens, &scores, first));
+                    .then(|| PromptLogprobs::new(&self.names.tokenizer, tokens, &scores, first));
                 self.scored += scores.len();
             }
             Part::Text(part) => {
                 choice.text = part.text;
+                if let Some(ids) = &mut choice.token_ids {
+                    ids.extend(part.tokens.iter().map(|token| token.id));
+                }
                 self.score(&mut choice, &part.tokens);
             }
             Part::End(ending) => {
                 choice.finish_reason = Some(ending.reason.name());
+                choice.stop_reason = StopReason::of(&ending, &self.stop_tokens);
                 // Clients that score texts tell the answer from the prompt by counting.
                 if let Some(StoppedBy::Token(last)) = ending.stopped_by {
+                    choice.token_ids.iter_mut().for_each(|ids| ids.push(last.id));
                     self.score(&mut choice, &[last]);
                 }
             }
@@ -301,6 +354,9 @@ impl Choice for Completing {
             index: self.index,
             logprobs: self.logprobs.then(CompletionLogprobs::default),
             finish_reason: None,
+            stop_reason: None,
+            token_ids: self.token_ids.then(Vec::new),
+            prompt_token_ids: None,
             prompt_logprobs: None,
         }
     }
@@ -308,6 +364,11 @@ impl Choice for Completing {
     fn add(whole: &mut CompletionChoice, delta: CompletionChoice) {
         whole.text.push_str(&delta.text);
         whole.finish_reason = delta.finish_reason.or(whole.finish_reason);
+        whole.stop_reason = delta.stop_reason.or(whole.stop_reason.take());
+        whole.prompt_token_ids = delta.prompt_token_ids.or(whole.prompt_token_ids.take());
+        if let (Some(whole), Some(later)) = (&mut whole.token_ids, delta.token_ids) {
+            whole.extend(later);
+        }
         if let (Some(whole), Some(later)) = (&mut whole.logprobs, delta.logprobs) {
             whole.extend(later);
         }

@@ -1,6 +1,7 @@
 //! How probable tokens were, in the two forms of the OpenAI API.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bantam_engine::TokenLogprobs;
 use bantam_text::Tokenizer;
@@ -39,24 +40,38 @@ pub(crate) struct TokenLogprob {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// How tokens are shown.
+#[derive(Clone)]
+pub(crate) struct TokenNames {
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// As `token_id:` and the id, not by their text.
+    pub(crate) as_ids: bool,
+}
+
+impl TokenNames {
+    fn name(&self, id: u32, text: impl FnOnce(&Tokenizer) -> String) -> String {
+        if self.as_ids { format!("token_id:{id}") } else { text(&self.tokenizer) }
+    }
+}
+
 impl TokenLogprob {
-    fn new(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Self {
-        let bytes = tokenizer.token_bytes(id).unwrap_or_default();
-        let token = String::from_utf8_lossy(&bytes).into_owned();
+    fn new(names: &TokenNames, id: u32, logprob: f32) -> Self {
+        let bytes = names.tokenizer.token_bytes(id).unwrap_or_default();
+        let token = names.name(id, |_| String::from_utf8_lossy(&bytes).into_owned());
         Self { token, logprob: finite(logprob), bytes }
     }
 }
 
 impl ChatLogprobs {
     /// The log probabilities of these tokens, if they were asked for.
-    pub(crate) fn new(tokenizer: &Tokenizer, tokens: &[AnswerToken]) -> Self {
+    pub(crate) fn new(names: &TokenNames, tokens: &[AnswerToken]) -> Self {
         let content = tokens.iter().filter_map(|AnswerToken { id, logprobs, .. }| {
             let logprobs = logprobs.as_ref()?;
             let top = logprobs.top.iter();
             Some(ChatLogprob {
-                token: TokenLogprob::new(tokenizer, *id, logprobs.chosen),
+                token: TokenLogprob::new(names, *id, logprobs.chosen),
                 top_logprobs: top
-                    .map(|&(id, logprob)| TokenLogprob::new(tokenizer, id, logprob))
+                    .map(|&(id, logprob)| TokenLogprob::new(names, id, logprob))
                     .collect(),
             })
         });
@@ -109,17 +124,18 @@ impl CompletionLogprobs {
     /// Adds a token that stands at `offset`.
     pub(crate) fn push(
         &mut self,
-        tokenizer: &Tokenizer,
+        names: &TokenNames,
         id: u32,
         logprobs: Option<&TokenLogprobs>,
         offset: usize,
     ) {
+        let name = |id| names.name(id, |tokenizer| text_or_bytes(tokenizer, id));
         let top = logprobs.map(|logprobs| {
             let others = logprobs.top.iter().copied().filter(|&(other, _)| other != id);
             let all = others.chain([(id, logprobs.chosen)]);
-            TopLogprobs::new(all.map(|(id, logprob)| (text_or_bytes(tokenizer, id), logprob)))
+            TopLogprobs::new(all.map(|(id, logprob)| (name(id), logprob)))
         });
-        self.tokens.push(text_or_bytes(tokenizer, id));
+        self.tokens.push(name(id));
         self.token_logprobs.push(logprobs.map(|logprobs| finite(logprobs.chosen)));
         self.top_logprobs.push(top);
         self.text_offset.push(offset);

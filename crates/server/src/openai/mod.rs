@@ -1,12 +1,13 @@
 //! The OpenAI API.
 
 pub(crate) mod chat;
+pub(crate) mod chat_answer;
 pub(crate) mod completions;
 pub(crate) mod field_sets;
 pub(crate) mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;
-mod refused;
+pub(crate) mod notes;
 pub(crate) mod reply;
 pub(crate) mod tokenize;
 pub(crate) mod tools;

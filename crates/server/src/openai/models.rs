@@ -98,8 +98,7 @@ pub(crate) async fn embeddings(
     JsonBytes(bytes): JsonBytes,
 ) -> Result<(), ApiError> {
     let body: Value = fields::read_any(&bytes)?;
-    let name = body["model"].as_str().unwrap_or_default();
-    let model = state.model(name)?;
+    let model = state.model_or_only(body["model"].as_str())?;
     let message = format!(
         "{} is a decoder: it continues text and has no embeddings; ask an encoder model",
         model.name()

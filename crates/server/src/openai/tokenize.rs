@@ -25,8 +25,8 @@ const LONGEST_TEXT_BYTES: usize = 2 << 20;
 /// A text, or a conversation.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(crate) struct TokenizeFields {
-    /// The model's name.
-    model: String,
+    /// The model's name; may be left out where one is served.
+    model: Option<String>,
     /// A text; or leave it out and give `messages`.
     prompt: Option<String>,
     /// A conversation, which the model's chat template makes a text.
@@ -66,8 +66,8 @@ pub(crate) struct TokenizeResponse {
 /// Tokens.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(crate) struct DetokenizeRequest {
-    /// The model's name.
-    model: String,
+    /// The model's name; may be left out where one is served.
+    model: Option<String>,
     /// Ids of tokens.
     tokens: Vec<u32>,
 }
@@ -120,7 +120,7 @@ pub(crate) async fn detokenize(
     let prepared = state.prepare(move |state, _| {
         let body = fields::read(&bytes, &field_sets::DETOKENIZE)?;
         let DetokenizeRequest { model, tokens } = fields::parse(&body)?;
-        let prompt = state.model(&model)?.tokenizer().decode(&tokens, false);
+        let prompt = state.model_or_only(model.as_deref())?.tokenizer().decode(&tokens, false);
         Ok(DetokenizeResponse { prompt })
     });
     prepared.await.map(Json)
@@ -134,7 +134,7 @@ impl TokenizeRequest {
 
     fn answer(self, state: &ServerState, cancel: &Cancel) -> Result<TokenizeResponse, ApiError> {
         let Self { own, template } = self;
-        let model = state.model(&own.model)?;
+        let model = state.model_or_only(own.model.as_deref())?;
         let tokenizer = model.tokenizer();
         let tokens = match (own.prompt, own.messages) {
             (Some(prompt), None) => {

@@ -1,17 +1,15 @@
 //! Tools and calls, as OpenAI writes them.
 
-use bantam_text::{Function, Tool, ToolCall, ToolKind};
+use bantam_text::{Function, Tool, ToolKind};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::error::ApiError;
 use crate::request::tools::{CallRule, OfferedTool};
 use crate::request_id::random;
 
 /// A function that the model may call.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ToolField {
     #[expect(dead_code, reason = "there is one kind")]
     r#type: Kind,
@@ -28,13 +26,12 @@ pub(crate) enum Kind {
 
 /// What the model is told about a function.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 struct FunctionField {
     name: String,
     description: Option<String>,
     /// The JSON schema of the arguments.
     #[schema(value_type = Option<Object>)]
-    parameters: Option<Value>,
+    parameters: Option<Map<String, Value>>,
     /// Arguments satisfy the schema; a `tool_choice` that requires a call enforces that in any case.
     strict: Option<bool>,
 }
@@ -43,42 +40,69 @@ struct FunctionField {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(
     untagged,
-    expecting = "expected none, auto, required, or {\"type\": \"function\", \"function\": \
-                 {\"name\": …}}"
+    expecting = "expected none, auto, required, {\"type\": \"function\", \"function\": {\"name\": \
+                 …}}, or {\"type\": \"allowed_tools\", \"allowed_tools\": {\"mode\": auto or \
+                 required, \"tools\": […]}}"
 )]
 pub(crate) enum ToolChoiceField {
     Mode(ToolMode),
-    Named(NamedTool),
+    Some(SomeTools),
 }
 
-/// `none`: no calls; `auto`: the model decides; `required`: one or more.
+/// `none`: no calls; `auto`: the model decides; `required`, or `any`: one or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ToolMode {
     None,
     Auto,
+    #[serde(alias = "any")]
     Required,
 }
 
-/// A call of this function.
+/// Functions that may be called.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum SomeTools {
+    /// One call of this function.
+    Function { function: NamedFunction },
+    /// Calls of these functions only; the model is told about the others all the same.
+    AllowedTools { allowed_tools: AllowedTools },
+}
+
+/// The name of a function.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct NamedFunction {
+    name: String,
+}
+
+/// Which functions may be called, and whether one must.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct AllowedTools {
+    mode: AllowedMode,
+    tools: Vec<NamedTool>,
+}
+
+/// `auto`: the model decides; `required`: one or more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AllowedMode {
+    Auto,
+    Required,
+}
+
+/// A function by its name.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub(crate) struct NamedTool {
     #[expect(dead_code, reason = "there is one kind")]
     r#type: Kind,
     function: NamedFunction,
 }
 
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct NamedFunction {
-    name: String,
-}
-
 impl ToolField {
     /// The function, in no protocol's words.
     pub(crate) fn offered(self) -> OfferedTool {
         let FunctionField { name, description, parameters, strict } = self.function;
+        let parameters = parameters.map(Value::Object);
         let function = Function { name, description, parameters };
         let tool = Tool { kind: ToolKind::Function, function };
         OfferedTool { tool, strict: strict == Some(true) }
@@ -92,45 +116,30 @@ impl ToolChoiceField {
             Self::Mode(ToolMode::None) => CallRule::Never,
             Self::Mode(ToolMode::Auto) => CallRule::Auto,
             Self::Mode(ToolMode::Required) => CallRule::Required,
-            Self::Named(named) => CallRule::Named(named.function.name),
+            Self::Some(SomeTools::Function { function }) => CallRule::Named(function.name),
+            Self::Some(SomeTools::AllowedTools { allowed_tools: AllowedTools { mode, tools } }) => {
+                let names = tools.into_iter().map(|tool| tool.function.name).collect();
+                CallRule::Among { names, required: mode == AllowedMode::Required }
+            }
         }
     }
 }
 
-/// A call that the model makes or made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// A call that the model makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct CallField {
     /// The name by which its result refers to it.
     pub(crate) id: String,
-    #[serde(default)]
     pub(crate) r#type: Kind,
     pub(crate) function: CalledFunction,
 }
 
 /// Which function is called with what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct CalledFunction {
     pub(crate) name: String,
     /// JSON, as text.
     pub(crate) arguments: String,
-}
-
-impl CallField {
-    /// The call as templates see it; `place` is where it stands.
-    pub(crate) fn into_call(self, place: &str) -> Result<ToolCall, ApiError> {
-        let Self { id, function: CalledFunction { name, arguments }, .. } = self;
-        let parsed: Result<Value, _> = serde_json::from_str(&arguments);
-        match parsed {
-            Ok(arguments @ Value::Object(_)) => Ok(ToolCall::new(id, name, arguments)),
-            _ => {
-                let message =
-                    format!("{place}.function.arguments is not the text of a JSON object");
-                Err(ApiError::bad_request(message).param(format!("{place}.function.arguments")))
-            }
-        }
-    }
 }
 
 /// What a call grows by.

@@ -14,6 +14,10 @@ pub(crate) struct Usage {
     completion_tokens: usize,
     total_tokens: usize,
     prompt_tokens_details: PromptTokensDetails,
+    /// Tokens that an answer could have, if fewer than the request asks for: the model's context has
+    /// no more room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<usize>,
 }
 
 /// Where the prompt came from.
@@ -25,12 +29,13 @@ pub(crate) struct PromptTokensDetails {
 
 impl From<Counted> for Usage {
     fn from(counted: Counted) -> Self {
-        let Counted { prompt_tokens, cached_tokens, completion_tokens } = counted;
+        let Counted { prompt_tokens, cached_tokens, completion_tokens, shortened } = counted;
         Self {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens },
+            max_completion_tokens: shortened,
         }
     }
 }

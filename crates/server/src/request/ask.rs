@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use crate::ServedModel;
 use crate::answer::{Answer, Answers, CompleteAnswer, Ending, answers};
 use crate::error::ApiError;
-use crate::request::sampling::Asked;
+use crate::request::asked::Asked;
 use crate::request::usage::Usage;
 
 use crate::record::Record;
@@ -22,19 +22,22 @@ pub(crate) async fn ask(
     prompts: Vec<Vec<u32>>,
     record: &Arc<Record>,
 ) -> Result<(Answers, Usage), ApiError> {
+    let limits = model.engine().limits();
     let mut usage = Usage::of_prompts(prompts.iter().map(Vec::len).sum());
+    usage.shortened =
+        prompts.iter().filter_map(|prompt| asked.shortened(prompt.len(), limits)).min();
     record.asked(model.name(), usage.prompt_tokens);
     model.note_asked();
     asked.user.iter().for_each(|user| record.user(user));
     if let Some(length_penalty) = asked.beam_search {
         let searches = prompts.into_iter().map(|prompt| {
-            let request = beam_request(asked, prompt, length_penalty);
+            let request = beam_request(asked, asked.request_of(prompt, limits), length_penalty);
             search(model, asked, request, record)
         });
         return Ok((replay(try_join_all(searches).await?.concat()), usage));
     }
     let ranked = asked.best_of > asked.n;
-    let submissions = prompts.into_iter().flat_map(|prompt| asked.submissions(prompt));
+    let submissions = prompts.into_iter().flat_map(|prompt| asked.submissions(prompt, limits));
     let submissions = submissions.map(|mut submission| {
         if ranked {
             submission.request.logprobs.get_or_insert(0);
@@ -66,11 +69,12 @@ fn replay(all: Vec<CompleteAnswer>) -> Answers {
     stream::iter(parts.collect::<Vec<_>>()).boxed()
 }
 
-fn beam_request(asked: &Asked, prompt: Vec<u32>, length_penalty: f64) -> BeamRequest {
-    let Request { max_tokens, priority, deadline, salt, .. } = asked.request;
+fn beam_request(asked: &Asked, request: Request, length_penalty: f64) -> BeamRequest {
+    let stop_tokens = stop_tokens(&request);
+    let Request { prompt, max_tokens, priority, deadline, salt, .. } = request;
     BeamRequest {
         max_tokens,
-        stop_tokens: stop_tokens(&asked.request),
+        stop_tokens,
         length_penalty,
         priority,
         deadline,

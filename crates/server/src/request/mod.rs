@@ -6,21 +6,26 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `fields` | which fields a body may have, and how one is read |
+//! | `fields`, `shape` | which fields a body may have, at every depth, and how one is read |
 //! | `lists` | how long its lists may be |
 //! | `conversation` | a conversation becomes a prompt |
 //! | `tools` | the functions that a model may or must call |
 //! | `structured` | the form of an answer |
 //! | `sampling` | how tokens are chosen and when an answer ends |
+//! | `asked` | all of that together, checked, for any prompt |
+//! | `allowed` | answers of some tokens only |
 //! | `ask` | from a checked request to its answers |
 //! | `usage` | what a request took |
 //! | `sse` | answers as server-sent events |
 
+mod allowed;
 pub(crate) mod ask;
+pub(crate) mod asked;
 pub(crate) mod conversation;
 pub(crate) mod fields;
 pub(crate) mod lists;
 pub(crate) mod sampling;
+pub(crate) mod shape;
 pub(crate) mod sse;
 pub(crate) mod structured;
 pub(crate) mod tools;

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bantam_engine::{Request, SamplingParams, Submission};
-use bantam_text::{EncodeOptions, Grammar, GrammarSpec};
+use bantam_engine::{Request, SamplingParams};
+use bantam_text::{EncodeOptions, GrammarSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -12,7 +12,10 @@ use utoipa::ToSchema;
 use crate::ServedModel;
 use crate::answer::AnswerOptions;
 use crate::error::ApiError;
-use crate::request::structured::{ResponseFormat, StructuredOutputs};
+use crate::request::allowed::AllowedTokens;
+use crate::request::asked::{Asked, StreamUsage, Truncation};
+use crate::request::structured::{self, ResponseFormat, StructuredOutputs};
+use crate::request::tools::STRICT;
 use crate::request_id::random;
 use crate::state::ServerState;
 
@@ -28,8 +31,8 @@ const MAX_N: usize = 128;
 /// How tokens are chosen, and when an answer ends.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct SamplingFields {
-    /// The model's name.
-    pub(crate) model: String,
+    /// The model's name; may be left out where one is served.
+    pub(crate) model: Option<String>,
     /// Answers to each prompt; 1 to 128, 1 if not set.
     pub(crate) n: Option<usize>,
     /// Answers made for each prompt, of which the `n` of the highest mean log-probability are
@@ -43,8 +46,22 @@ pub(crate) struct SamplingFields {
     /// The form of the answer: text, any JSON object, or JSON that satisfies a schema.
     pub(crate) response_format: Option<ResponseFormat>,
     /// The form of the answer: one of `json` (a schema), `regex`, `choice` (a list of texts),
-    /// `grammar` (Lark) and `json_object`.
+    /// `grammar` (Lark, or GBNF) and `json_object`.
     pub(crate) structured_outputs: Option<StructuredOutputs>,
+    /// `structured_outputs.json` by its old name.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) guided_json: Option<Value>,
+    /// `structured_outputs.regex` by its old name.
+    pub(crate) guided_regex: Option<String>,
+    /// `structured_outputs.choice` by its old name.
+    pub(crate) guided_choice: Option<Vec<String>>,
+    /// `structured_outputs.grammar` by its old name.
+    pub(crate) guided_grammar: Option<String>,
+    /// `structured_outputs.json` as llama-server calls it.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) json_schema: Option<Value>,
+    /// `structured_outputs.grammar` as llama-server calls it.
+    pub(crate) grammar: Option<String>,
     /// Tells how probable each token of the prompt was, and this many alternatives. Not with
     /// `stream`.
     pub(crate) prompt_logprobs: Option<usize>,
@@ -73,10 +90,15 @@ pub(crate) struct SamplingFields {
     pub(crate) logit_bias: Option<Map<String, Value>>,
     /// Texts that never appear in the answer, by the tokens that spell them.
     pub(crate) bad_words: Option<Vec<String>>,
-    /// Same seed, same answer; drawn if not set.
-    pub(crate) seed: Option<i64>,
-    /// A text or up to 16: the answer ends before the first that appears.
+    /// Only these tokens are chosen.
+    pub(crate) allowed_token_ids: Option<Vec<u32>>,
+    /// Same seed, same answer: an integer of 64 bits; drawn if not set.
+    #[schema(value_type = Option<i64>)]
+    pub(crate) seed: Option<Seed>,
+    /// A text or up to 16: the answer ends before the first that appears. An empty text is none.
     pub(crate) stop: Option<OneOrMore>,
+    /// Ends the answer after its stop string or stop token instead of before it.
+    pub(crate) include_stop_str_in_output: Option<bool>,
     /// Tokens that end the answer, up to 1024.
     pub(crate) stop_token_ids: Option<Vec<u32>>,
     /// Tokens generated before a stop token may be chosen.
@@ -85,6 +107,12 @@ pub(crate) struct SamplingFields {
     pub(crate) ignore_eos: Option<bool>,
     /// Shows special tokens if false; true if not set.
     pub(crate) skip_special_tokens: Option<bool>,
+    /// Keeps the last tokens of a prompt, this many; -1 as many as leave room for the answer.
+    pub(crate) truncate_prompt_tokens: Option<i64>,
+    /// Shows the ids of the tokens of prompt and answer.
+    pub(crate) return_token_ids: Option<bool>,
+    /// Shows tokens of log-probabilities as `token_id:` and their ids.
+    pub(crate) return_tokens_as_token_ids: Option<bool>,
     /// Requests with a lower number go first; 0 if not set.
     pub(crate) priority: Option<i32>,
     /// Seconds after which the request fails, more than 0 and at most the server's
@@ -98,11 +126,39 @@ pub(crate) struct SamplingFields {
 
 /// What a stream says besides the answer.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct StreamOptions {
     /// Ends the stream with a chunk that has no choices but the usage.
-    #[serde(default)]
-    pub(crate) include_usage: bool,
+    pub(crate) include_usage: Option<bool>,
+    /// Shows the usage so far in every chunk.
+    pub(crate) continuous_usage_stats: Option<bool>,
+}
+
+impl StreamOptions {
+    fn usage(self) -> StreamUsage {
+        let last = self.include_usage.unwrap_or(false);
+        match (self.continuous_usage_stats.unwrap_or(false), last) {
+            (true, last) => StreamUsage::InEveryChunk { last },
+            (false, true) => StreamUsage::AtTheEnd,
+            (false, false) => StreamUsage::Nowhere,
+        }
+    }
+}
+
+/// 64 bits, with or without a sign.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected an integer of 64 bits")]
+pub(crate) enum Seed {
+    Signed(i64),
+    Unsigned(u64),
+}
+
+impl Seed {
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Signed(seed) => seed as u64,
+            Self::Unsigned(seed) => seed,
+        }
+    }
 }
 
 /// A text or several.
@@ -116,39 +172,10 @@ pub(crate) enum OneOrMore {
 impl OneOrMore {
     fn into_vec(self) -> Vec<String> {
         match self {
+            Self::One(text) if text.is_empty() => Vec::new(),
             Self::One(text) => vec![text],
             Self::More(texts) => texts,
         }
-    }
-}
-
-/// What the fields ask of the engine, for any prompt.
-pub(crate) struct Asked {
-    /// A request without prompt.
-    pub(crate) request: Request,
-    /// The form of the answers.
-    pub(crate) grammar: Option<Grammar>,
-    /// Answers returned for each prompt.
-    pub(crate) n: usize,
-    /// Answers made for each prompt.
-    pub(crate) best_of: usize,
-    /// The length penalty of a beam search; none if answers are drawn.
-    pub(crate) beam_search: Option<f64>,
-    pub(crate) options: AnswerOptions,
-    pub(crate) stream: bool,
-    pub(crate) include_usage: bool,
-    pub(crate) user: Option<String>,
-}
-
-impl Asked {
-    /// The requests for the answers to a prompt.
-    pub(crate) fn submissions(&self, prompt: Vec<u32>) -> impl Iterator<Item = Submission> + '_ {
-        let request = Request { prompt, ..self.request.clone() };
-        let samples: Vec<Request> = request.samples(self.best_of).collect();
-        samples.into_iter().map(|request| match &self.grammar {
-            Some(grammar) => request.constrained(Box::new(grammar.matcher())),
-            None => request.into(),
-        })
     }
 }
 
@@ -179,8 +206,14 @@ impl SamplingFields {
                 return Err(ApiError::bad_request(message).param(field));
             }
         }
-        let grammar = grammar.map(|spec| model.grammar(&spec)).transpose()?;
+        let compile = |(field, spec): (&str, GrammarSpec)| {
+            // What is wrong with a required call is wrong with the tools.
+            let field = if ["tool_choice", STRICT].contains(&field) { "tools" } else { field };
+            model.grammar(&spec).map_err(|error| error.param(field))
+        };
+        let grammar = grammar.map(compile).transpose()?;
         let sampling = self.sampling(model)?;
+        let truncation = self.truncate_prompt_tokens.map(truncation).transpose()?;
         let deadline = match self.timeout {
             None => state.options.deadline,
             Some(seconds) => Some(deadline(seconds, state.options.deadline)?),
@@ -198,6 +231,8 @@ impl SamplingFields {
             ..Request::new(Vec::new())
         };
         let stop_strings = self.stop.map(OneOrMore::into_vec).unwrap_or_default();
+        let allowed =
+            self.allowed_token_ids.map(|ids| AllowedTokens::new(&ids, model)).transpose()?;
         if stop_strings.len() > MAX_STOPS {
             let message =
                 format!("stop has {} texts, expected at most {MAX_STOPS}", stop_strings.len());
@@ -214,9 +249,18 @@ impl SamplingFields {
             n,
             best_of,
             beam_search,
-            options: AnswerOptions { stop_strings, show_special, shown: Vec::new() },
+            options: AnswerOptions {
+                stop_strings,
+                show_special,
+                show_stop: self.include_stop_str_in_output.unwrap_or(false),
+                shown: Vec::new(),
+            },
+            allowed,
+            truncation,
+            token_ids: self.return_token_ids.unwrap_or(false),
+            tokens_as_ids: self.return_tokens_as_token_ids.unwrap_or(false),
             stream,
-            include_usage: self.stream_options.is_some_and(|options| options.include_usage),
+            stream_usage: self.stream_options.map(StreamOptions::usage).unwrap_or_default(),
             user: self.user,
         })
     }
@@ -238,13 +282,25 @@ impl SamplingFields {
     fn grammar(
         &mut self,
         required: Option<(&'static str, GrammarSpec)>,
-    ) -> Result<Option<GrammarSpec>, ApiError> {
-        let response_format = self.response_format.take().and_then(ResponseFormat::into_spec);
+    ) -> Result<Option<(&'static str, GrammarSpec)>, ApiError> {
+        let response_format = self.response_format.take().map(ResponseFormat::into_spec);
         let structured = self.structured_outputs.take().map(StructuredOutputs::into_spec);
-        let asked: Vec<(&str, GrammarSpec)> = [
+        let json = |field, value: Option<Value>| {
+            let schema = value.map(|value| structured::schema(value, field)).transpose()?;
+            Ok::<_, ApiError>(schema.map(|schema| (field, GrammarSpec::JsonSchema(schema))))
+        };
+        let grammar = |field, source: Option<String>| Some((field, structured::grammar(source?)));
+        let guided = |field, spec: Option<GrammarSpec>| Some((field, spec?));
+        let asked: Vec<(&'static str, GrammarSpec)> = [
             required,
-            response_format.map(|spec| ("response_format", spec)),
+            response_format.transpose()?.flatten().map(|spec| ("response_format", spec)),
             structured.transpose()?.map(|spec| ("structured_outputs", spec)),
+            json("guided_json", self.guided_json.take())?,
+            json("json_schema", self.json_schema.take())?,
+            guided("guided_regex", self.guided_regex.take().map(GrammarSpec::Regex)),
+            guided("guided_choice", self.guided_choice.take().map(GrammarSpec::Choice)),
+            grammar("guided_grammar", self.guided_grammar.take()),
+            grammar("grammar", self.grammar.take()),
         ]
         .into_iter()
         .flatten()
@@ -253,7 +309,7 @@ impl SamplingFields {
             let message = format!("{first} and {second} both ask for a form; leave out one");
             return Err(ApiError::bad_request(message).param(*second));
         }
-        Ok(asked.into_iter().next().map(|(_, spec)| spec))
+        Ok(asked.into_iter().next())
     }
 
     /// The length penalty, if beams are searched.
@@ -281,6 +337,7 @@ impl SamplingFields {
             ("prompt_logprobs", self.prompt_logprobs.is_some()),
             ("stop", self.stop.is_some()),
             ("a required form", constrained),
+            ("allowed_token_ids", self.allowed_token_ids.is_some()),
         ] {
             if set {
                 let message = format!("{field} does not work with use_beam_search; leave out one");
@@ -310,8 +367,29 @@ impl SamplingFields {
             frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
             logit_bias: logit_bias(self.logit_bias.as_ref())?,
             bad_words: bad_words(model, self.bad_words.as_deref().unwrap_or_default())?,
-            seed: self.seed.map_or_else(random, |seed| seed as u64),
+            seed: self.seed.map_or_else(random, Seed::bits),
         })
+    }
+}
+
+/// Tokens of an answer at most, as the field of this name says: -1 is as many as fit.
+pub(crate) fn longest(tokens: Option<i64>, field: &str) -> Result<Option<usize>, ApiError> {
+    let Some(tokens) = tokens.filter(|&tokens| tokens != -1) else { return Ok(None) };
+    usize::try_from(tokens).map(Some).map_err(|_| {
+        let message = format!("{field} is {tokens}, expected 1 or more, or -1 for as many as fit");
+        ApiError::bad_request(message).param(field)
+    })
+}
+
+fn truncation(tokens: i64) -> Result<Truncation, ApiError> {
+    match usize::try_from(tokens) {
+        Ok(count @ 1..) => Ok(Truncation::Last(count)),
+        Err(_) if tokens == -1 => Ok(Truncation::ToFit),
+        _ => {
+            let message =
+                format!("truncate_prompt_tokens is {tokens}, expected 1 or more, or -1 to fit");
+            Err(ApiError::bad_request(message).param("truncate_prompt_tokens"))
+        }
     }
 }
 

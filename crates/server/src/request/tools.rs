@@ -5,6 +5,9 @@ use serde_json::json;
 
 use crate::error::ApiError;
 
+/// What asks for a form if no call is required.
+pub(crate) const STRICT: &str = "a strict tool";
+
 /// A function that a request offers to the model.
 #[derive(Clone, Debug)]
 pub(crate) struct OfferedTool {
@@ -25,6 +28,8 @@ pub(crate) enum CallRule {
     Required,
     /// One call of the function of this name.
     Named(String),
+    /// Calls of these functions only, one or more if they are required.
+    Among { names: Vec<String>, required: bool },
 }
 
 /// What a request says about tools.
@@ -39,6 +44,8 @@ pub(crate) struct ToolUse {
     pub(crate) grammar: Option<(&'static str, GrammarSpec)>,
     /// Calls after the first are left out.
     pub(crate) only_one: bool,
+    /// The answer is nothing but calls.
+    pub(crate) must_call: bool,
 }
 
 impl ToolUse {
@@ -53,44 +60,75 @@ impl ToolUse {
         parallel: bool,
         format: &ToolFormat,
     ) -> Result<Self, ApiError> {
-        let choice = match rule {
-            None if offered.is_empty() => return Ok(Self::default()),
-            Some(CallRule::Never) => return Ok(Self::default()),
-            None | Some(CallRule::Auto) => ToolChoice::Auto,
-            Some(CallRule::Required) => ToolChoice::Required,
-            Some(CallRule::Named(name)) => ToolChoice::Named(name),
+        let refuse = |message: String| Err(ApiError::bad_request(message).param("tool_choice"));
+        let (choice, among) = match rule.unwrap_or_default() {
+            CallRule::Never => return Ok(Self::default()),
+            CallRule::Auto if offered.is_empty() => return Ok(Self::default()),
+            CallRule::Auto => (ToolChoice::Auto, None),
+            CallRule::Required => (ToolChoice::Required, None),
+            CallRule::Named(name) => (ToolChoice::Named(name), None),
+            CallRule::Among { names, required: true } => (ToolChoice::Required, Some(names)),
+            CallRule::Among { names, required: false } => (ToolChoice::Auto, Some(names)),
         };
         if offered.is_empty() {
-            let message = "tool_choice is set without tools; give tools, or leave it out";
-            return Err(ApiError::bad_request(message).param("tool_choice"));
+            return refuse("tool_choice is set without tools; give tools, or leave it out".into());
         }
-        let strict: Vec<bool> = offered.iter().map(|offered| offered.strict).collect();
-        let tools: Vec<Tool> = offered.into_iter().map(|offered| offered.tool).collect();
-        for (n, tool) in tools.iter().enumerate() {
-            check_name(&tool.function.name, n)?;
+        let known = |name: &String| offered.iter().any(|offered| offered.name() == name);
+        if let Some(name) = among.iter().flatten().find(|name| !known(name)) {
+            let names: Vec<&str> = offered.iter().map(OfferedTool::name).collect();
+            return refuse(format!("tool_choice names {name:?}, expected some of {names:?}"));
         }
-        let grammar = match choice {
-            ToolChoice::Auto if !strict.contains(&true) => None,
-            ToolChoice::Auto => {
-                let forms: Vec<Tool> =
-                    tools.iter().zip(strict).map(|(tool, strict)| form(tool, strict)).collect();
-                Some(("a strict tool", format.grammar(&forms, &choice, parallel)))
-            }
-            _ => Some(("tool_choice", format.grammar(&tools, &choice, parallel))),
+        if among.as_ref().is_some_and(Vec::is_empty) {
+            return refuse("tool_choice allows no tool; say none".into());
+        }
+        if let ToolChoice::Named(name) = &choice
+            && !known(name)
+        {
+            let names: Vec<&str> = offered.iter().map(OfferedTool::name).collect();
+            return refuse(format!("tool_choice names {name:?}, expected one of {names:?}"));
+        }
+        for (n, offered) in offered.iter().enumerate() {
+            check_name(offered.name(), n)?;
+        }
+        let callable = |offered: &&OfferedTool| {
+            among.as_ref().is_none_or(|names| names.iter().any(|name| name == offered.name()))
         };
-        let grammar = grammar.map(|(field, spec)| spec.map(|spec| (field, spec))).transpose();
-        let grammar = grammar.map_err(|error| ApiError::from(error).param("tools"))?;
-        Ok(Self { tools, format: Some(*format), grammar, only_one: !parallel })
+        let callable: Vec<&OfferedTool> = offered.iter().filter(callable).collect();
+        let free = callable.len() == offered.len() && !callable.iter().any(|tool| tool.strict);
+        let must_call = choice != ToolChoice::Auto;
+        let (field, forms): (_, Vec<Tool>) = match choice {
+            ToolChoice::Auto if free => ("", Vec::new()),
+            ToolChoice::Auto => {
+                let field = if among.is_some() { "tool_choice" } else { STRICT };
+                (field, callable.into_iter().map(OfferedTool::form).collect())
+            }
+            _ => ("tool_choice", callable.into_iter().map(|tool| tool.tool.clone()).collect()),
+        };
+        let grammar = match forms.is_empty() && !must_call {
+            true => None,
+            false => {
+                let spec = format.grammar(&forms, &choice, parallel);
+                Some((field, spec.map_err(|error| ApiError::from(error).param("tools"))?))
+            }
+        };
+        let tools = offered.into_iter().map(|offered| offered.tool).collect();
+        Ok(Self { tools, format: Some(*format), grammar, only_one: !parallel, must_call })
     }
 }
 
-/// A tool whose arguments are enforced if it is strict, and any object if not.
-fn form(tool: &Tool, strict: bool) -> Tool {
-    let mut tool = tool.clone();
-    if !strict {
-        tool.function.parameters = Some(json!({"type": "object"}));
+impl OfferedTool {
+    fn name(&self) -> &str {
+        &self.tool.function.name
     }
-    tool
+
+    /// The tool with what its arguments must satisfy: its schema if it is strict, else any object.
+    fn form(&self) -> Tool {
+        let mut tool = self.tool.clone();
+        if !self.strict {
+            tool.function.parameters = Some(json!({"type": "object"}));
+        }
+        tool
+    }
 }
 
 fn check_name(name: &str, n: usize) -> Result<(), ApiError> {

@@ -11,6 +11,8 @@ pub(crate) struct Usage {
     pub(crate) cached_tokens: usize,
     /// Tokens chosen, those that ended answers included.
     pub(crate) completion_tokens: usize,
+    /// Tokens that an answer could have, if fewer than the request asks for.
+    pub(crate) shortened: Option<usize>,
 }
 
 impl Usage {

@@ -58,6 +58,11 @@ impl CallReader {
         self.begun
     }
 
+    /// The name, once it is complete.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// The text after what was handed out.
     pub(super) fn unsent(&self) -> &str {
         &self.text[self.sent..]
@@ -119,13 +124,13 @@ impl CallReader {
     /// What can be handed out now.
     fn progress(&mut self, done: bool) -> Result<Progress, NotJson> {
         let mut progress = Progress { done, ..Progress::default() };
-        let Some(name) = self.name.as_ref().filter(|name| !name.is_empty()) else {
+        let Some(name) = self.name().map(str::to_owned) else {
             return if done { Err(NotJson) } else { Ok(progress) };
         };
         let known = self.arguments.map(|(start, end)| (start, end.unwrap_or(self.text.len())));
         if !self.begun && (known.is_some() || done) {
             self.begun = true;
-            progress.name = Some(name.clone());
+            progress.name = Some(name);
             self.sent = known.map_or(self.text.len(), |(start, _)| start);
             if known.is_none() {
                 progress.arguments.push_str("{}");

@@ -59,6 +59,8 @@ pub enum ToolDelta {
 #[derive(Debug, Clone)]
 pub struct ToolCallParser {
     format: ToolFormat,
+    /// The answer is nothing but calls: there is no text.
+    calls_only: bool,
     state: State,
     /// Characters to be read, again or for the first time.
     queue: VecDeque<char>,
@@ -97,6 +99,7 @@ impl ToolCallParser {
     pub fn new(format: ToolFormat) -> Self {
         Self {
             format,
+            calls_only: false,
             state: State::Text,
             queue: VecDeque::new(),
             space: String::new(),
@@ -106,6 +109,13 @@ impl ToolCallParser {
             index: 0,
             deltas: Vec::new(),
         }
+    }
+
+    /// For an answer that must be calls and nothing else, by its grammar: what is no part of a call is
+    /// a mark or a space, or a call that was cut off before it could be told, and never text.
+    #[must_use]
+    pub fn calls_only(self) -> Self {
+        Self { calls_only: true, ..self }
     }
 
     /// Takes the next chunk of text and returns what it makes certain, which may be nothing.
@@ -139,6 +149,42 @@ impl ToolCallParser {
             self.text(&left);
         }
         self.deltas
+    }
+
+    /// Ends an answer that was cut off, by its longest length or a stop string. As
+    /// [`finish`](Self::finish), but what began with the mark of a call is a call that was not
+    /// completed, and no text: it is told if its name is known, and else left out.
+    ///
+    /// ```
+    /// use bantam_text::{ToolCallParser, ToolDelta, ToolFormat};
+    ///
+    /// let parser = || ToolCallParser::new(ToolFormat::from_template("<tool_call>"));
+    /// let mut cut = parser();
+    /// assert!(cut.push("<tool_call>\n{\"name\": \"fin").is_empty());
+    /// assert!(cut.clone().cut_off().is_empty());
+    /// assert_eq!(cut.push("d\", ").len(), 0);
+    /// let begun = ToolDelta::Begin { index: 0, name: "find".to_owned() };
+    /// assert_eq!(cut.cut_off(), [begun, ToolDelta::End { index: 0 }]);
+    /// ```
+    #[must_use]
+    pub fn cut_off(mut self) -> Vec<ToolDelta> {
+        let begin = self.format.style.begin;
+        let marked = self.calls_only || self.held.starts_with(begin) || self.follows_call();
+        match &self.state {
+            State::Call(call) if marked || call.has_begun() => {
+                let unheard = call.name().filter(|_| !call.has_begun()).map(str::to_owned);
+                let begun = call.has_begun() || unheard.is_some();
+                if let Some(name) = unheard {
+                    self.deltas.push(ToolDelta::Begin { index: self.index, name });
+                }
+                if begun {
+                    self.end_call();
+                }
+                self.deltas
+            }
+            State::Marked | State::BeforeItem if marked => self.deltas,
+            _ => self.finish(),
+        }
     }
 
     /// Whether what is held came after a call and is no text yet, or belongs to a call that began.
@@ -287,7 +333,7 @@ impl ToolCallParser {
     }
 
     fn text(&mut self, text: &str) {
-        if text.is_empty() {
+        if text.is_empty() || self.calls_only {
             return;
         }
         self.started |= !text.trim().is_empty();

@@ -23,6 +23,7 @@ pub(crate) fn without_tools(messages: &[Message], tools: &[Tool], system: bool) 
         } else {
             let mut turn = Message { content: Some(content), ..Message::new(&*message.role, "") };
             turn.name.clone_from(&message.name);
+            turn.reasoning_content.clone_from(&message.reasoning_content);
             for call in &message.tool_calls {
                 append(&mut turn, "\n", &written(call));
             }
