@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use bantam_text::{Grammar, GrammarCompiler, GrammarSpec, Tokenizer};
+use bantam_text::{Cancel, Grammar, GrammarCompiler, GrammarSpec, Tokenizer};
 
 use crate::error::{ApiError, ErrorKind};
 
@@ -50,6 +50,7 @@ impl Forms {
         spec: &GrammarSpec,
         tokenizer: &Tokenizer,
         vocab_size: usize,
+        cancel: &Cancel,
     ) -> Result<Grammar, ApiError> {
         if let Some(grammar) = lock(&self.recent).recall(spec) {
             return Ok(grammar);
@@ -66,7 +67,7 @@ impl Forms {
                 self.compiler.get_or_init(|| made)
             }
         };
-        let grammar = compiler.compile(spec)?;
+        let grammar = compiler.compile_while_wanted(spec, cancel)?;
         lock(&self.recent).keep(spec.clone(), grammar.clone());
         Ok(grammar)
     }

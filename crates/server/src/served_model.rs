@@ -177,8 +177,8 @@ impl ServedModel {
     /// # Errors
     /// If the grammar is malformed, cannot be enforced, or costs too much; if too many others are
     /// being compiled.
-    pub fn grammar(&self, spec: &GrammarSpec) -> Result<Grammar, ApiError> {
-        self.forms.compile(spec, &self.tokenizer, self.engine.limits().vocab_size)
+    pub fn grammar(&self, spec: &GrammarSpec, cancel: &Cancel) -> Result<Grammar, ApiError> {
+        self.forms.compile(spec, &self.tokenizer, self.engine.limits().vocab_size, cancel)
     }
 
     /// How the model writes calls of tools.

@@ -74,7 +74,7 @@ impl Generation {
         let asked = COMPLETIONS
             .check(&mut body)
             .and_then(|()| fields::parse::<SamplingFields>(&Value::Object(body)))
-            .and_then(|shared| shared.asked(state, model, None));
+            .and_then(|shared| shared.asked(state, model, None, cancel));
         let mut asked = asked.map_err(|error| question.in_its_words(error))?;
         asked.request.max_tokens = Some(max_tokens);
         asked.request.logprobs = logprobs.or_else(|| {

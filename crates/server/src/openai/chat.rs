@@ -129,7 +129,7 @@ impl ChatRequest {
         let offered = own.tools.into_iter().flatten().map(ToolField::offered).collect();
         let rule = own.tool_choice.map(ToolChoiceField::rule);
         let tools = ToolUse::new(offered, rule, parallel, model.tool_format())?;
-        let mut asked = shared.asked(state, model, tools.grammar.clone())?;
+        let mut asked = shared.asked(state, model, tools.grammar.clone(), cancel)?;
         asked.request.max_tokens = sampling::longest(max_tokens, max_tokens_field)?;
         asked.request.logprobs = logprobs;
         if let Some(format) = &tools.format {

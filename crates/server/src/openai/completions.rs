@@ -161,7 +161,7 @@ impl CompletionRequest {
     fn prepare(self, state: &ServerState, cancel: &Cancel) -> Result<Prepared, ApiError> {
         let Self { own, shared } = self;
         let model = state.model_or_only(shared.model.as_deref())?;
-        let mut asked = shared.asked(state, model, None)?;
+        let mut asked = shared.asked(state, model, None, cancel)?;
         let echo = own.echo.unwrap_or(false);
         let scores = asked.request.prompt_logprobs.is_some();
         if asked.beam_search.is_some() && (own.logprobs.is_some() || echo) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bantam_engine::{Request, SamplingParams};
-use bantam_text::{EncodeOptions, GrammarSpec};
+use bantam_text::{Cancel, EncodeOptions, GrammarSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -187,6 +187,7 @@ impl SamplingFields {
         state: &ServerState,
         model: &ServedModel,
         required: Option<(&'static str, GrammarSpec)>,
+        cancel: &Cancel,
     ) -> Result<Asked, ApiError> {
         let (n, best_of) = self.counts()?;
         let stream = self.stream.unwrap_or(false);
@@ -209,7 +210,7 @@ impl SamplingFields {
         let compile = |(field, spec): (&str, GrammarSpec)| {
             // What is wrong with a required call is wrong with the tools.
             let field = if ["tool_choice", STRICT].contains(&field) { "tools" } else { field };
-            model.grammar(&spec).map_err(|error| error.param(field))
+            model.grammar(&spec, cancel).map_err(|error| error.param(field))
         };
         let grammar = grammar.map(compile).transpose()?;
         let sampling = self.sampling(model)?;
