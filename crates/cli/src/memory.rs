@@ -23,17 +23,23 @@ pub(crate) struct Available {
 /// The least of what the machine, the control groups and the process's own limits leave; none where
 /// the system does not say.
 pub(crate) fn available() -> Option<Available> {
-    let read = |path: &str| fs::read_to_string(path).ok();
-    let machine = kibibytes(&read("/proc/meminfo")?, "MemAvailable:")?;
-    let bounds = [
-        (Some(machine), "this machine"),
-        (cgroup_room(), "the control group (container) of this process"),
+    let limits = [
         (address_space_room(), "the address space limit (ulimit -v) of this process"),
         (data_room(), "the data size limit (ulimit -d) of this process"),
     ];
-    let bounds =
-        bounds.into_iter().filter_map(|(bytes, bound)| Some(Available { bytes: bytes?, bound }));
-    bounds.min_by_key(|available| available.bytes)
+    let limits =
+        limits.into_iter().filter_map(|(room, bound)| Some(Available { bytes: room?, bound }));
+    limits.chain([unused()?]).min_by_key(|available| available.bytes)
+}
+
+/// The least of what the machine and the control groups leave for memory that is allocated already and
+/// not yet used: the process's own limits count it from its allocation on.
+pub(crate) fn unused() -> Option<Available> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let machine = Available { bytes: kibibytes(&meminfo, "MemAvailable:")?, bound: "this machine" };
+    let bound = "the control group (container) of this process";
+    let group = cgroup_room().map(|bytes| Available { bytes, bound });
+    group.into_iter().chain([machine]).min_by_key(|available| available.bytes)
 }
 
 /// A line of `/proc/meminfo` or `/proc/self/status`, in bytes.

@@ -4,7 +4,7 @@ use anyhow::bail;
 use bantam_model::{CacheSize, LoadOptions, MemoryPlan};
 
 use crate::device::Device;
-use crate::memory;
+use crate::memory::{self, Available};
 use crate::model_arg::OpenModel;
 
 /// Without `--memory` the caches together take at most one part in so many of what is available: a
@@ -59,10 +59,13 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// Refuses plans for which this machine, its control group or the limits of this process leave too
-/// little memory now, `of` saying what is about to be taken.
-pub(super) fn check_available(bytes: u64, of: &str) -> anyhow::Result<()> {
-    let Some(available) = memory::available().filter(|available| available.bytes < bytes) else {
+/// Refuses to take more bytes than are `available`, `of` saying what for.
+pub(super) fn check_available(
+    bytes: u64,
+    available: Option<Available>,
+    of: &str,
+) -> anyhow::Result<()> {
+    let Some(available) = available.filter(|available| available.bytes < bytes) else {
         return Ok(());
     };
     let mebibytes = |bytes: u64| bytes >> 20;

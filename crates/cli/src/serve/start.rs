@@ -16,7 +16,7 @@ use super::args::{LogForm, ServeArgs, ServedArg};
 use super::shares;
 use crate::device::Device;
 use crate::model_arg::OpenModel;
-use crate::output;
+use crate::{memory, output};
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let options = args.server_options()?;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     drop(wanted);
     if !args.lazy_cache {
         let planned = plans.iter().map(|(_, plan)| plan.total()).sum();
-        shares::check_available(planned, "the models and their caches")?;
+        shares::check_available(planned, memory::available(), "the models and their caches")?;
     }
     let turns = Turns::default();
     let mut models = Vec::new();
@@ -93,7 +93,7 @@ impl Reserved {
 /// Takes the memory of a model's cache, which may be less than there was before its weights were read.
 fn reserve(decoder: &mut Decoder<Device>) -> anyhow::Result<Reserved> {
     let bytes = decoder.plan().kv_bytes;
-    shares::check_available(bytes, "the blocks of the cache")?;
+    shares::check_available(bytes, memory::unused(), "the blocks of the cache")?;
     let begun = Instant::now();
     decoder.reserve_cache();
     Ok(Reserved { bytes, time: begun.elapsed() })
