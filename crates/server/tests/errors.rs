@@ -336,8 +336,9 @@ async fn models_and_the_api_are_described() {
 async fn what_is_too_long_is_refused_before_it_costs_anything() {
     let client = client();
     let begun = std::time::Instant::now();
-    let digits = "7".repeat(5_000_000);
-    let words: Vec<String> = (0..500_000).map(|n| n.to_string()).collect();
+    // Just within what a body may be.
+    let digits = "7".repeat(2_150_000);
+    let words: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
     let cases = [
         (
             "/v1/completions",

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bantam_engine::HandleOptions;
 use bantam_server::{AppState, Server, ServerOptions, Stop};
-use common::{LONG, Toy, limits, quiet, served};
+use common::{LONG, Toy, limits, quiet, served, settles};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -300,10 +300,9 @@ async fn a_server_that_stops_says_so_until_it_ends() {
     let server = Running::start(quiet(), toy).await;
     let body = r#"{"model": "tiny", "prompt": "a", "max_tokens": 3}"#;
     let running = server.send(&post("/v1/completions", body, "connection: close\r\n")).await;
-    server.in_flight(1).await;
-    while server.state.models[0].engine().num_waiting() > 0 {
-        sleep(Duration::from_millis(2)).await;
-    }
+    // Its first step, after which the engine says that it runs.
+    open.send(()).unwrap();
+    settles(&server.state, |metrics| metrics.running == 1).await;
     let mut kept = server.send("GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let mut some = [0; 512];
     assert!(kept.read(&mut some).await.unwrap() > 0);
