@@ -18,12 +18,14 @@
 //! | `filters`, `tests`, `globals` | by name |
 //! | `operators`, `printf` | `+`, slices and their like; `%` on texts |
 //! | `methods`, `strings`, `letters` | methods of dictionaries, lists and texts |
+//! | `keep` | what a variable may hold |
 //! | `json`, `strftime`, `wrap` | `tojson`; dates; breaking and shortening of texts |
 
 mod arguments;
 mod filters;
 mod globals;
 mod json;
+mod keep;
 mod letters;
 mod methods;
 mod operators;
@@ -56,8 +58,11 @@ const MOST_BYTES: usize = 256 << 20;
 /// The longest template: the largest that people publish have a twentieth of it.
 const LONGEST_SOURCE_BYTES: usize = 1 << 20;
 
-/// The most that a template may nest blocks or brackets; the parser and the tree are recursive.
+/// The most that a template may nest blocks; the parser and the tree are recursive.
 const DEEPEST: usize = 100;
+
+/// Operators of one expression, for the same reason.
+const MOST_OPERATORS: usize = 600;
 
 /// A template that compiles, and uses nothing that is not here.
 #[derive(Debug, Clone)]
@@ -124,6 +129,7 @@ fn environment() -> Environment<'static> {
         Ok(output.write_str(&text)?)
     });
     environment.set_unknown_method_callback(methods::call);
+    keep::install(&mut environment);
     filters::install(&mut environment);
     tests::install(&mut environment);
     globals::install(&mut environment);

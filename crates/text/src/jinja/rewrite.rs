@@ -10,6 +10,7 @@ use minijinja::machinery::ast::{self, CallArg, CallType, Expr, Spanned, Stmt};
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
+use super::keep::KEEP;
 use super::{filters, globals, methods, refusal, tests};
 
 /// The rewritten tree, and the variables that it reads.
@@ -48,6 +49,11 @@ fn filter<'a>(name: &'a str, subject: Expr<'a>, arguments: Vec<Expr<'a>>, span: 
 
 fn constant<'a>(value: Value, span: Span) -> Expr<'a> {
     Expr::Const(Spanned::new(ast::Const { value }, span))
+}
+
+/// A value that a variable keeps, or, `inside`, a namespace.
+fn kept<'a>(value: Expr<'a>, inside: bool, span: Span) -> Expr<'a> {
+    filter(KEEP, value, vec![constant(Value::from(inside), span)], span)
 }
 
 impl<'a> Rewriter<'a> {
@@ -110,10 +116,12 @@ impl<'a> Rewriter<'a> {
             Stmt::WithBlock(s) => {
                 Stmt::WithBlock(Spanned::new(self.with_block(s, s.span())?, s.span()))
             }
-            Stmt::Set(s) => Stmt::Set(Spanned::new(
-                ast::Set { expr: self.expr(&s.expr)?, target: self.target(&s.target)? },
-                s.span(),
-            )),
+            Stmt::Set(s) => {
+                let inside = matches!(s.target, Expr::GetAttr(_));
+                let expr = kept(self.expr(&s.expr)?, inside, s.span());
+                let target = self.target(&s.target)?;
+                Stmt::Set(Spanned::new(ast::Set { target, expr }, s.span()))
+            }
             Stmt::SetBlock(s) => Stmt::SetBlock(Spanned::new(
                 ast::SetBlock {
                     target: self.target(&s.target)?,
@@ -177,7 +185,7 @@ impl<'a> Rewriter<'a> {
             if let Expr::Var(name) = target {
                 earlier.insert(name.id);
             }
-            assignments.push((self.target(target)?, value));
+            assignments.push((self.target(target)?, kept(value, false, span)));
         }
         Ok(ast::WithBlock { assignments, body: self.stmts(&block.body)? })
     }

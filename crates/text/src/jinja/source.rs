@@ -2,7 +2,7 @@
 
 use minijinja::Error;
 
-use super::{DEEPEST, refusal};
+use super::{DEEPEST, MOST_OPERATORS, refusal};
 
 /// The text with `\n` for every line end, as jinja2 reads it, and `{% generation %}` as a block.
 pub(super) fn prepared(source: &str) -> String {
@@ -104,51 +104,42 @@ fn without_generation_marks(source: &str) -> String {
 
 /// Refuses a template that nests so deep that reading it would overflow the stack.
 pub(super) fn check_depth(source: &str) -> Result<(), Error> {
-    let mut blocks = 0_usize;
+    // What each open block adds: one, and one more for every `elif`, which is an `if` inside.
+    let mut blocks: Vec<usize> = Vec::new();
+    let mut depth = 0;
     for (kind, piece) in pieces(source) {
         if kind == Piece::Tag {
-            let name = word(piece);
-            if name.starts_with("end") {
-                blocks = blocks.saturating_sub(1);
-            } else if matches!(
-                name,
-                "for"
-                    | "if"
-                    | "macro"
-                    | "call"
-                    | "filter"
-                    | "with"
-                    | "block"
-                    | "autoescape"
-                    | "set"
-            ) && !(name == "set" && piece.contains('='))
-            {
-                blocks += 1;
+            match word(piece) {
+                "elif" => {
+                    if let Some(block) = blocks.last_mut() {
+                        *block += 1;
+                        depth += 1;
+                    }
+                }
+                "set" if piece.contains('=') => {}
+                "for" | "if" | "macro" | "call" | "filter" | "with" | "block" | "autoescape"
+                | "set" => {
+                    blocks.push(1);
+                    depth += 1;
+                }
+                name if name.starts_with("end") => depth -= blocks.pop().unwrap_or(0),
+                _ => {}
             }
         }
-        if blocks > DEEPEST || (kind != Piece::Text && brackets(piece) > DEEPEST) {
-            let problem = format!("it nests more than {DEEPEST} blocks or brackets");
+        if depth > DEEPEST {
+            return Err(refusal(format!("it nests more than {DEEPEST} blocks")));
+        }
+        if matches!(kind, Piece::Tag | Piece::Expression) && operators(piece) > MOST_OPERATORS {
+            let problem = format!("an expression has more than {MOST_OPERATORS} operators");
             return Err(refusal(problem));
         }
     }
     Ok(())
 }
 
-/// The depth of brackets and of prefix operators, as far as they can nest.
-fn brackets(code: &str) -> usize {
-    let (mut depth, mut deepest, mut prefixes) = (0_usize, 0_usize, 0_usize);
-    for letter in code.chars() {
-        match letter {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            '-' | '~' | '*' | '|' | '.' => prefixes += 1,
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    // Chains of operators make a tree as deep as they are long.
-    let words = code
-        .split_whitespace()
-        .filter(|word| matches!(*word, "not" | "if" | "else" | "is" | "and" | "or"));
-    deepest.max((prefixes + words.count()) / 20)
+/// Operators, brackets and calls of one expression: the tree of it is no deeper.
+fn operators(code: &str) -> usize {
+    let signs = code.chars().filter(|&letter| "+-*/%~|.<>=!([{".contains(letter)).count();
+    let is_word = |word: &&str| matches!(*word, "not" | "if" | "else" | "is" | "and" | "or" | "in");
+    signs + code.split_whitespace().filter(is_word).count()
 }
