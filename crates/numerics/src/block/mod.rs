@@ -5,6 +5,11 @@
 //! files refer to by number. Nibbles of a 32-element block are split by halves: byte j holds
 //! element j in its low nibble and element j + 16 in its high one.
 
+mod code_books;
+mod k_quants;
+mod simple;
+mod ternary;
+
 use std::fmt;
 
 use half::f16;
@@ -32,85 +37,127 @@ pub enum BlockType {
     Q5_1,
     /// 32 weights of 8 bits: `d · q`, q signed.
     Q8_0,
+    /// 256 weights of 2 bits in 16 sub-blocks with 4-bit scales and offsets.
+    Q2K,
+    /// 256 weights of 3 bits in 16 sub-blocks with 6-bit scales.
+    Q3K,
     /// 256 weights of 4 bits in 8 sub-blocks with 6-bit scales and offsets.
     Q4K,
     /// 256 weights of 5 bits in 8 sub-blocks with 6-bit scales and offsets.
     Q5K,
     /// 256 weights of 6 bits in 16 sub-blocks with 8-bit scales.
     Q6K,
+    /// 32 weights of 4 bits that name one of 16 unevenly spaced levels.
+    IQ4_NL,
+    /// 256 weights as those of [`IQ4_NL`](Self::IQ4_NL), in 8 sub-blocks with 6-bit scales.
+    IQ4_XS,
+    /// 256 weights of −1, 0 or 1, five in a byte.
+    TQ1_0,
+    /// 256 weights of −1, 0 or 1 in 2 bits.
+    TQ2_0,
+    /// 32 weights in FP4 (E2M1) with a power of two (E8M0) as their scale (OCP Microscaling 1.0).
+    MXFP4,
+    /// 64 weights in FP4 (E2M1), 16 of them with a scale in FP8 (E4M3) each.
+    NVFP4,
 }
+
+/// What there is to know about a format.
+struct Layout {
+    block: BlockType,
+    /// The number GGUF files store for it.
+    ggml_type: u32,
+    name: &'static str,
+    elements: usize,
+    bytes: usize,
+    decode: fn(&[u8], &mut [f32]),
+}
+
+/// Every format in the order of [`BlockType`]. Bytes are written as the sum of a block's parts.
+const LAYOUTS: [Layout; BlockType::ALL.len()] = {
+    use BlockType as B;
+    const fn row(
+        block: BlockType,
+        ggml_type: u32,
+        name: &'static str,
+        elements: usize,
+        bytes: usize,
+        decode: fn(&[u8], &mut [f32]),
+    ) -> Layout {
+        Layout { block, ggml_type, name, elements, bytes, decode }
+    }
+    [
+        row(B::Q4_0, 2, "q4_0", 32, 2 + 16, simple::decode_q4_0),
+        row(B::Q4_1, 3, "q4_1", 32, 2 + 2 + 16, simple::decode_q4_1),
+        row(B::Q5_0, 6, "q5_0", 32, 2 + 4 + 16, simple::decode_q5_0),
+        row(B::Q5_1, 7, "q5_1", 32, 2 + 2 + 4 + 16, simple::decode_q5_1),
+        row(B::Q8_0, 8, "q8_0", 32, 2 + 32, simple::decode_q8_0),
+        row(B::Q2K, 10, "q2_k", 256, 16 + 64 + 2 + 2, k_quants::decode_q2_k),
+        row(B::Q3K, 11, "q3_k", 256, 32 + 64 + 12 + 2, k_quants::decode_q3_k),
+        row(B::Q4K, 12, "q4_k", 256, 2 + 2 + 12 + 128, k_quants::decode_q4_k),
+        row(B::Q5K, 13, "q5_k", 256, 2 + 2 + 12 + 32 + 128, k_quants::decode_q5_k),
+        row(B::Q6K, 14, "q6_k", 256, 128 + 64 + 16 + 2, k_quants::decode_q6_k),
+        row(B::IQ4_NL, 20, "iq4_nl", 32, 2 + 16, code_books::decode_iq4_nl),
+        row(B::IQ4_XS, 23, "iq4_xs", 256, 2 + 2 + 4 + 128, code_books::decode_iq4_xs),
+        row(B::TQ1_0, 34, "tq1_0", 256, 48 + 4 + 2, ternary::decode_tq1_0),
+        row(B::TQ2_0, 35, "tq2_0", 256, 64 + 2, ternary::decode_tq2_0),
+        row(B::MXFP4, 39, "mxfp4", 32, 1 + 16, code_books::decode_mxfp4),
+        row(B::NVFP4, 40, "nvfp4", 64, 4 + 32, code_books::decode_nvfp4),
+    ]
+};
 
 impl BlockType {
     /// Every block format, in the order of their GGML type numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 16] = [
         Self::Q4_0,
         Self::Q4_1,
         Self::Q5_0,
         Self::Q5_1,
         Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
+        Self::TQ1_0,
+        Self::TQ2_0,
+        Self::MXFP4,
+        Self::NVFP4,
     ];
+
+    const fn layout(self) -> &'static Layout {
+        &LAYOUTS[self as usize]
+    }
 
     /// The format with this GGML type number, or `None` for plain scalars and other blocks.
     #[must_use]
     pub fn from_ggml_type(id: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|block| block.ggml_type() == id)
+        LAYOUTS.iter().find(|layout| layout.ggml_type == id).map(|layout| layout.block)
     }
 
     /// The number GGUF files store for this format.
     #[must_use]
     pub const fn ggml_type(self) -> u32 {
-        match self {
-            Self::Q4_0 => 2,
-            Self::Q4_1 => 3,
-            Self::Q5_0 => 6,
-            Self::Q5_1 => 7,
-            Self::Q8_0 => 8,
-            Self::Q4K => 12,
-            Self::Q5K => 13,
-            Self::Q6K => 14,
-        }
+        self.layout().ggml_type
     }
 
     /// The lower-case name used in messages and JSON, such as `q4_1` or `q4_k`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Q4_0 => "q4_0",
-            Self::Q4_1 => "q4_1",
-            Self::Q5_0 => "q5_0",
-            Self::Q5_1 => "q5_1",
-            Self::Q8_0 => "q8_0",
-            Self::Q4K => "q4_k",
-            Self::Q5K => "q5_k",
-            Self::Q6K => "q6_k",
-        }
+        self.layout().name
     }
 
     /// Weights per block.
     #[must_use]
     pub const fn block_elements(self) -> usize {
-        match self {
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q5K | Self::Q6K => 256,
-        }
+        self.layout().elements
     }
 
     /// Bytes per block, scales included.
     #[must_use]
     pub const fn block_bytes(self) -> usize {
-        match self {
-            Self::Q4_0 => 2 + 16,
-            Self::Q4_1 => 2 + 2 + 16,
-            Self::Q5_0 => 2 + 4 + 16,
-            Self::Q5_1 => 2 + 2 + 4 + 16,
-            Self::Q8_0 => 2 + 32,
-            Self::Q4K => 2 + 2 + 12 + 128,
-            Self::Q5K => 2 + 2 + 12 + 32 + 128,
-            Self::Q6K => 128 + 64 + 16 + 2,
-        }
+        self.layout().bytes
     }
 
     /// Dequantizes whole blocks: `bytes` is `[blocks · block_bytes]`, `out` is
@@ -131,16 +178,7 @@ impl BlockType {
             bytes.len(),
             out.len()
         );
-        let decode_block = match self {
-            Self::Q4_0 => decode_q4_0,
-            Self::Q4_1 => decode_q4_1,
-            Self::Q5_0 => decode_q5_0,
-            Self::Q5_1 => decode_q5_1,
-            Self::Q8_0 => decode_q8_0,
-            Self::Q4K => decode_q4_k,
-            Self::Q5K => decode_q5_k,
-            Self::Q6K => decode_q6_k,
-        };
+        let decode_block = self.layout().decode;
         for (block, values) in bytes.chunks_exact(size).zip(out.chunks_exact_mut(elements)) {
             decode_block(block, values);
         }
@@ -163,98 +201,6 @@ fn word_at(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
 
-/// Unpacks 32 elements: `packed` is `[16]` bytes of nibbles split by halves, bit j of `fifth_bits`
-/// is bit 4 of element j.
-fn unpack_32(packed: &[u8], fifth_bits: u32, out: &mut [f32], value: impl Fn(u32) -> f32) {
-    let q = |j: usize, nibble: u8| u32::from(nibble) | ((fifth_bits >> j) & 1) << 4;
-    for (j, &byte) in packed.iter().enumerate() {
-        out[j] = value(q(j, byte & 0xF));
-        out[j + 16] = value(q(j + 16, byte >> 4));
-    }
-}
-
-fn decode_q4_0(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    unpack_32(&block[2..], 0, out, |q| d * (q as f32 - 8.0));
-}
-
-fn decode_q4_1(block: &[u8], out: &mut [f32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    unpack_32(&block[4..], 0, out, |q| d * q as f32 + m);
-}
-
-fn decode_q5_0(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    unpack_32(&block[6..], word_at(block, 2), out, |q| d * (q as f32 - 16.0));
-}
-
-fn decode_q5_1(block: &[u8], out: &mut [f32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    unpack_32(&block[8..], word_at(block, 4), out, |q| d * q as f32 + m);
-}
-
-fn decode_q8_0(block: &[u8], out: &mut [f32]) {
-    let d = half_at(block, 0);
-    for (x, &q) in out.iter_mut().zip(&block[2..]) {
-        *x = d * f32::from(q.cast_signed());
-    }
-}
-
-fn decode_q4_k(block: &[u8], out: &mut [f32]) {
-    decode_sub_blocks(block, &[0; 32], &block[16..], out);
-}
-
-fn decode_q5_k(block: &[u8], out: &mut [f32]) {
-    decode_sub_blocks(block, &block[16..48], &block[48..], out);
-}
-
-/// The common part of Q4_K and Q5_K. `block` begins with f16 d, f16 dmin and 12 bytes of 6-bit
-/// scales; `fifth_bits` is `[32]` (bit j of byte l belongs to element l of sub-block j) and
-/// `packed` `[128]` (sub-blocks 2p and 2p + 1 are the low and high nibbles of 32 bytes).
-fn decode_sub_blocks(block: &[u8], fifth_bits: &[u8], packed: &[u8], out: &mut [f32]) {
-    let (d, d_min) = (half_at(block, 0), half_at(block, 2));
-    for (j, values) in out.chunks_exact_mut(32).enumerate() {
-        let (scale, min) = six_bit_scale(&block[4..16], j);
-        let (scale, min) = (d * f32::from(scale), d_min * f32::from(min));
-        let bytes = &packed[32 * (j / 2)..];
-        for (l, x) in values.iter_mut().enumerate() {
-            let nibble = bytes[l] >> (4 * (j % 2)) & 0xF;
-            let q = nibble | (fifth_bits[l] >> j & 1) << 4;
-            *x = scale * f32::from(q) - min;
-        }
-    }
-}
-
-/// Scale and minimum of sub-block `j` (0..8), six bits each, from the 12 bytes that hold all of
-/// them: the last four sub-blocks keep their upper two bits above those of the first four.
-fn six_bit_scale(packed: &[u8], j: usize) -> (u8, u8) {
-    if j < 4 {
-        (packed[j] & 63, packed[j + 4] & 63)
-    } else {
-        let low = packed[j + 4];
-        ((low & 0xF) | (packed[j - 4] >> 6) << 4, (low >> 4) | (packed[j] >> 6) << 4)
-    }
-}
-
-/// Q6_K: lower four bits `[128]`, upper two bits `[64]`, signed scales `[16]`, f16 d. Each half of
-/// 128 elements has four quarters of 32 that share the 32 bytes of upper bits.
-fn decode_q6_k(block: &[u8], out: &mut [f32]) {
-    let (low, rest) = block.split_at(128);
-    let (high, scales) = rest.split_at(64);
-    let d = half_at(block, 208);
-    for (chunk, values) in out.chunks_exact_mut(32).enumerate() {
-        let (half, quarter) = (chunk / 4, chunk % 4);
-        let low = &low[64 * half + 32 * (quarter % 2)..];
-        let high = &high[32 * half..];
-        for (l, x) in values.iter_mut().enumerate() {
-            let scale = scales[2 * chunk + l / 16].cast_signed();
-            let nibble = low[l] >> (4 * (quarter / 2)) & 0xF;
-            let q = nibble | (high[l] >> (2 * quarter) & 3) << 4;
-            *x = d * f32::from(scale) * (f32::from(q) - 32.0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,9 +220,10 @@ mod tests {
     fn type_numbers_lead_back_to_their_format() {
         for block in BlockType::ALL {
             assert_eq!(BlockType::from_ggml_type(block.ggml_type()), Some(block));
+            assert_eq!(block.layout().block, block);
         }
-        // F32, F16 and Q2_K are not block formats of this list.
-        for id in [0, 1, 10, u32::MAX] {
+        // F32, F16 and IQ2_XXS are not block formats of this list.
+        for id in [0, 1, 16, u32::MAX] {
             assert_eq!(BlockType::from_ggml_type(id), None);
         }
     }
@@ -324,22 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn six_bit_scales_round_trip_through_their_packing() {
-        // Pack scales 8j + 7 and minima 63 − 5j by the rule of the format, read them back.
-        let scales: Vec<u8> = (0..8).map(|j| 8 * j + 7).collect();
-        let minima: Vec<u8> = (0..8).map(|j| 63 - 5 * j).collect();
-        let mut packed = [0u8; 12];
-        for j in 0..4 {
-            packed[j] = scales[j] | (scales[j + 4] >> 4) << 6;
-            packed[j + 4] = minima[j] | (minima[j + 4] >> 4) << 6;
-            packed[j + 8] = (scales[j + 4] & 15) | (minima[j + 4] & 15) << 4;
-        }
-        for j in 0..8 {
-            assert_eq!(six_bit_scale(&packed, j), (scales[j], minima[j]), "sub-block {j}");
-        }
-    }
-
-    #[test]
     #[should_panic(expected = "q4_0: 17 bytes are not the blocks of 32 elements")]
     fn a_partial_block_is_refused() {
         decode_into_one_block(&[0; 17]);
@@ -354,7 +285,7 @@ mod tests {
     #[test]
     fn every_format_matches_gguf_py_to_the_bit() {
         const BLOCKS: usize = 3;
-        let mut rest: &[u8] = include_bytes!("../tests/data/ggml_blocks.bin");
+        let mut rest: &[u8] = include_bytes!("../../tests/data/ggml_blocks.bin");
         for block_type in BlockType::ALL {
             let (bytes, tail) = rest.split_at(BLOCKS * block_type.block_bytes());
             let (expected, tail) = tail.split_at(BLOCKS * block_type.block_elements() * 4);
