@@ -3,14 +3,14 @@
 mod support;
 
 use bantam_checkpoint::{Checkpoint, Format, RowOrder};
-use bantam_text::{TokenType, TokenizerSource, VocabularyKind};
+use bantam_text::{TokenType, TokenizerSource, Vocabulary, VocabularyKind};
 use proptest::prelude::*;
 use serde_json::json;
 use support::{Folder, Gguf, Tensor, Value, refusal};
 
 fn open(gguf: &Gguf) -> Checkpoint {
     let folder = Folder::new();
-    // The mapping outlives the folder.
+    // The open file outlives the folder.
     Checkpoint::open(&folder.write("model.gguf", gguf.bytes())).expect("a sound file")
 }
 
@@ -140,10 +140,10 @@ fn the_vocabulary_is_read() {
 #[test]
 fn broken_vocabularies_are_explained() {
     let cases: [(&str, Value, &str); 4] = [
-        ("tokenizer.ggml.model", Value::Text("bert"), "\"bert\"; gpt2 and llama"),
+        ("tokenizer.ggml.model", Value::Text("bert"), "\"bert\" (WordPiece); gpt2 and llama"),
         ("tokenizer.ggml.token_type", Value::I32s(vec![1]), "1 entries, the vocabulary 4"),
         ("tokenizer.ggml.token_type", Value::I32s(vec![1, 1, 1, 9]), "type 9"),
-        ("tokenizer.ggml.bos_token_id", Value::U32(4), "is 4, the vocabulary has 4"),
+        ("tokenizer.ggml.eos_token_id", Value::U32(4), "is 4, the vocabulary has 4"),
     ];
     for (key, value, expected) in cases {
         let checkpoint = open(&Gguf::tiny("llama").set(key, value));
@@ -184,10 +184,18 @@ fn broken_files_are_explained() {
         (tiny().set("llama.attention.head_count", Value::U32(0)), "llama.attention.head_count"),
         (tiny().set("llama.attention.head_count_kv", Value::U32(2)), "expected 2 heads of 4 rows"),
         (tiny().set("llama.expert_count", Value::U32(8)), "mixtures of experts"),
+        (
+            tiny().set("llama.expert_count", Value::U32(8)).with(Tensor::f32(
+                "blk.0.ffn_gate_inp.weight",
+                &[8, 8],
+                vec![0.0; 64],
+            )),
+            "mixtures of experts",
+        ),
         (tiny().set("llama.rope.scaling.type", Value::Text("su")), "none, linear and yarn"),
         (tiny().set("general.alignment", Value::U32(0)), "power of two"),
         (tiny().set("general.alignment", Value::U32(48)), "power of two"),
-        (tiny().with(tensor(10, &[256], 84)), "attn_q_norm.weight`: GGML type 10 is not supported"),
+        (tiny().with(tensor(16, &[256], 66)), "attn_q_norm.weight`: stored as IQ2_XXS"),
         (tiny().with(tensor(0, &[1, 1, 1, 1, 1], 4)), "5 dimensions, at most 4"),
         (tiny().with(tensor(0, &[0], 0)), "dimension of 0"),
         (tiny().with(tensor(0, &[1 << 40, 1 << 40], 4)), "overflows"),
@@ -336,4 +344,102 @@ fn read_everything(path: &std::path::Path) {
         }
         let _ = checkpoint.tokenizer_source();
     }
+}
+
+/// `rope_scaling` of a file with these numbers and this type.
+fn rope_scaling(kind: Option<&'static str>, numbers: &[(&str, f32)]) -> serde_json::Value {
+    let mut gguf = Gguf::tiny("llama");
+    if let Some(kind) = kind {
+        gguf = gguf.set("llama.rope.scaling.type", Value::Text(kind));
+    }
+    for (key, number) in numbers {
+        gguf = gguf.set(&format!("llama.rope.{key}"), Value::F32(*number));
+    }
+    open(&gguf).config()["rope_scaling"].clone()
+}
+
+#[test]
+fn rope_scaling_says_what_llama_cpp_computes() {
+    const FACTOR: (&str, f32) = ("scaling.factor", 4.0);
+    let linear = json!({"rope_type": "linear", "factor": 4.0});
+    // A factor without a type is linear, under either name; the newer name comes first.
+    assert_eq!(rope_scaling(None, &[FACTOR]), linear);
+    assert_eq!(rope_scaling(None, &[("scale_linear", 4.0)]), linear);
+    assert_eq!(rope_scaling(None, &[("scale_linear", 2.0), FACTOR]), linear);
+    assert_eq!(rope_scaling(Some("linear"), &[("scale_linear", 4.0)]), linear);
+    for factor in [0.0, 1.0] {
+        assert_eq!(rope_scaling(None, &[("scaling.factor", factor)]), json!(null));
+    }
+    assert_eq!(rope_scaling(Some("none"), &[FACTOR]), json!(null));
+    let yarn = rope_scaling(
+        Some("yarn"),
+        &[FACTOR, ("scaling.yarn_beta_fast", 16.0), ("scaling.yarn_beta_slow", 2.0)],
+    );
+    let expected = json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0, "beta_slow": 2.0});
+    assert_eq!(yarn, expected);
+    // GGUF's factors multiply that of the paper, which transformers' attention_factor stands for.
+    let paper = 0.1 * 4f64.ln() + 1.0;
+    for key in ["scaling.attn_factor", "scaling.yarn_attn_factor"] {
+        let scaling = rope_scaling(Some("yarn"), &[FACTOR, (key, 0.5)]);
+        assert_eq!(scaling["attention_factor"], json!(0.5 * paper));
+        let scaling = rope_scaling(Some("yarn"), &[FACTOR, (key, 1.0)]);
+        assert!(scaling.get("attention_factor").is_none());
+    }
+    let small = Gguf::tiny("llama").set("llama.rope.scaling.factor", Value::F32(0.5));
+    assert!(refused(&small).contains("is 0.5, expected a number from 1"));
+    let other = Gguf::tiny("llama").set("llama.rope.scaling.type", Value::Text("longrope"));
+    assert!(refused(&other).contains("pass the safetensors folder"));
+}
+
+/// The vocabulary of a file, or the message why there is none.
+fn vocabulary_of(gguf: &Gguf) -> Result<Vocabulary, String> {
+    match open(gguf).tokenizer_source().map_err(|error| error.to_string())? {
+        TokenizerSource::Vocabulary(vocabulary) => Ok(*vocabulary),
+        TokenizerSource::Folder(folder) => panic!("{folder:?} is no GGUF file"),
+    }
+}
+
+#[test]
+fn special_ids_that_say_nothing_are_none() {
+    let key = |name: &str| format!("tokenizer.ggml.{name}_token_id");
+    for id in [Value::I32(-1), Value::U32(u32::MAX), Value::U32(4), Value::I32(99)] {
+        for name in ["bos", "unknown", "padding", "eot", "eom"] {
+            let gguf = Gguf::tiny("llama")
+                .set("tokenizer.ggml.add_bos_token", Value::Bool(false))
+                .set(&key("eos"), Value::U32(0))
+                .set(&key(name), id.clone());
+            let vocabulary = vocabulary_of(&gguf).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let Vocabulary { bos, unknown, padding, eot, eom, eos, .. } = vocabulary;
+            let expected_bos = if name == "bos" { None } else { Some(0) };
+            assert_eq!((bos, eos), (expected_bos, Some(0)), "{name}");
+            assert_eq!([unknown, padding, eot, eom], [None; 4], "{name}");
+        }
+    }
+    // No answer would end by a token that is not there.
+    let gguf = Gguf::tiny("llama").set(&key("eos"), Value::U32(4));
+    let error = vocabulary_of(&gguf).expect_err("no end");
+    assert!(error.contains("eos_token_id") && error.contains("no other token ends"), "{error}");
+    let gguf = gguf.set(&key("eot"), Value::U32(3));
+    assert_eq!(vocabulary_of(&gguf).expect("another end").eot, Some(3));
+    let gguf = Gguf::tiny("llama").set(&key("eos"), Value::I32(-1));
+    assert_eq!(vocabulary_of(&gguf).expect("none is stated").eos, None);
+}
+
+#[test]
+fn types_that_are_not_read_are_named() {
+    let of = |ggml_type| {
+        let data = vec![0; 4096];
+        let name = "blk.0.attn_q_norm.weight".to_owned();
+        refused(&Gguf::tiny("llama").with(Tensor { name, dimensions: vec![256], ggml_type, data }))
+    };
+    for (ggml_type, name) in [(16, "IQ2_XXS"), (19, "IQ1_S"), (21, "IQ3_S"), (31, "Q4_0_4_4")] {
+        let message = of(ggml_type);
+        assert!(message.contains(name) && message.contains("12 q4_k"), "{message}");
+    }
+    assert!(of(77).contains("GGML type 77 is not known"));
+    let mut first = Gguf::tiny("llama");
+    first.version = 1;
+    assert!(refused(&first).contains("version 1; versions 2 and 3 are read; convert"));
+    first.version = 3u32.swap_bytes();
+    assert!(refused(&first).contains("big-endian"));
 }

@@ -97,6 +97,7 @@ fn letters() -> (Tokenizer, u32) {
         bos: None,
         eos: Some(28),
         eot: None,
+        eom: None,
         unknown: None,
         padding: None,
         add_bos: false,

@@ -36,6 +36,7 @@ fn tokenizer() -> Tokenizer {
         bos: None,
         eos: Some(END),
         eot: None,
+        eom: None,
         unknown: None,
         padding: None,
         add_bos: false,

@@ -53,7 +53,8 @@ pub(crate) fn load(folder: &Path) -> Result<TokenizerParts, TextError> {
     let bos = special("bos_token")?;
     let ends = special("eos_token")?.into_iter().chain(ids(&generation["eos_token_id"])).collect();
     let chat_template = chat_template(folder, &config)?;
-    Ok(TokenizerParts { origin: path.display().to_string(), inner, bos, ends, chat_template })
+    let (origin, nameless) = (path.display().to_string(), Vec::new());
+    Ok(TokenizerParts { origin, inner, bos, ends, nameless, chat_template })
 }
 
 /// What to do about a folder without `tokenizer.json`.

@@ -39,6 +39,8 @@ pub struct Vocabulary {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.eot_token_id`: end of turn.
     pub eot: Option<u32>,
+    /// `tokenizer.ggml.eom_token_id`: end of a message that waits for a tool.
+    pub eom: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`: stands for text the vocabulary cannot spell.
     pub unknown: Option<u32>,
     /// `tokenizer.ggml.padding_token_id`.
@@ -66,6 +68,8 @@ pub enum VocabularyKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum TokenType {
+    /// Not said. As unused ones, such tokens are in no text.
+    Undefined = 0,
     /// Ordinary text.
     Normal = 1,
     /// The token of text that cannot be spelt.
@@ -85,6 +89,7 @@ impl TryFrom<u32> for TokenType {
 
     fn try_from(code: u32) -> Result<Self, TextError> {
         Ok(match code {
+            0 => Self::Undefined,
             1 => Self::Normal,
             2 => Self::Unknown,
             3 => Self::Control,

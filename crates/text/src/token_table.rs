@@ -16,6 +16,16 @@ pub(crate) enum TokenClass {
     Special,
 }
 
+/// An id whose text is that of another id, or empty: it stands for its text in what is decoded, and no
+/// text becomes it.
+#[derive(Debug, Clone)]
+pub(crate) struct NamelessToken {
+    pub(crate) id: u32,
+    pub(crate) text: String,
+    /// Whether it is a control token.
+    pub(crate) special: bool,
+}
+
 /// The rendered bytes and the class of every id, V entries each.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenTable {
@@ -34,6 +44,7 @@ impl TokenTable {
     /// Renders the vocabulary of `tokenizer`; `origin` names the file in errors.
     pub(crate) fn new(
         tokenizer: &tokenizers::Tokenizer,
+        nameless: &[NamelessToken],
         rendering: &Rendering,
         origin: &str,
     ) -> Result<Self, TextError> {
@@ -58,6 +69,11 @@ impl TokenTable {
         for (&id, token) in &added {
             let class = if token.special { TokenClass::Special } else { TokenClass::Text };
             texts[id as usize] = Some((token.content.as_str(), class, true));
+        }
+
+        for token in nameless {
+            let class = if token.special { TokenClass::Special } else { TokenClass::Text };
+            texts[token.id as usize] = Some((token.text.as_str(), class, token.special));
         }
 
         let mut table = Self {

@@ -4,7 +4,7 @@ use tokenizers::{AddedVocabulary, Model as _, OffsetReferential, OffsetType, Pre
 
 use crate::encoding::EncodingPlan;
 use crate::rendering::{LeadingStrip, Rendering};
-use crate::token_table::{TokenClass, TokenTable};
+use crate::token_table::{NamelessToken, TokenClass, TokenTable};
 use crate::{ChatTemplate, EncodeBounds, TextError, TokenizerSource, folder, guarded, vocabulary};
 
 /// How text is turned into tokens.
@@ -53,6 +53,8 @@ pub(crate) struct TokenizerParts {
     pub(crate) bos: Option<u32>,
     /// Ends of sequence and of turn the source names itself, the main one first.
     pub(crate) ends: Vec<u32>,
+    /// Ids that `inner` knows by a stand-in for their text.
+    pub(crate) nameless: Vec<NamelessToken>,
     /// The source of the chat template and the file it is from.
     pub(crate) chat_template: Option<(String, String)>,
 }
@@ -83,13 +85,13 @@ impl Tokenizer {
     }
 
     fn from_parts(parts: TokenizerParts) -> Result<Self, TextError> {
-        let TokenizerParts { origin, inner, bos, ends, chat_template } = parts;
+        let TokenizerParts { origin, inner, bos, ends, nameless, chat_template } = parts;
         let decoder =
             inner.get_decoder().map(serde_json::to_value).transpose().map_err(|error| {
                 TextError::UnsupportedDecoder { origin: origin.clone(), problem: error.to_string() }
             })?;
         let rendering = Rendering::from_decoder(decoder.as_ref(), &origin)?;
-        let table = TokenTable::new(&inner, &rendering, &origin)?;
+        let table = TokenTable::new(&inner, &nameless, &rendering, &origin)?;
         let plan = EncodingPlan::new(&inner, &table, &origin)?;
         let mut without_special = inner.get_added_vocabulary().clone();
         without_special.set_encode_special_tokens(true);

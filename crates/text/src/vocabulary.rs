@@ -15,6 +15,7 @@ use tokenizers::{AddedToken, NormalizerWrapper};
 
 use crate::pre_tokenizer::PreTokenizerRule;
 use crate::sentencepiece::merges_from_scores;
+use crate::token_table::NamelessToken;
 use crate::tokenizer::TokenizerParts;
 use crate::{TextError, TokenType, Vocabulary, VocabularyKind};
 
@@ -28,11 +29,12 @@ const LONGEST_PIECE_BYTES: usize = 4096;
 /// Builds the tokenizer that `vocabulary` describes.
 pub(crate) fn load(vocabulary: &Vocabulary) -> Result<TokenizerParts, TextError> {
     check(vocabulary)?;
+    let named = NamedTokens::of(vocabulary)?;
     let mut inner = match vocabulary.kind {
-        VocabularyKind::Gpt2 => byte_level(vocabulary)?,
-        VocabularyKind::Llama => sentencepiece(vocabulary)?,
+        VocabularyKind::Gpt2 => byte_level(vocabulary, &named)?,
+        VocabularyKind::Llama => sentencepiece(vocabulary, &named)?,
     };
-    inner.add_tokens(&added_tokens(vocabulary));
+    inner.add_tokens(&added_tokens(vocabulary, &named));
     if let Some(processor) = special_token_template(vocabulary)? {
         inner.with_post_processor(Some(processor));
     }
@@ -41,7 +43,8 @@ pub(crate) fn load(vocabulary: &Vocabulary) -> Result<TokenizerParts, TextError>
     Ok(TokenizerParts {
         inner,
         bos: vocabulary.bos,
-        ends: vocabulary.eos.into_iter().chain(vocabulary.eot).collect(),
+        ends: [vocabulary.eos, vocabulary.eot, vocabulary.eom].into_iter().flatten().collect(),
+        nameless: named.nameless,
         chat_template,
         origin,
     })
@@ -67,13 +70,16 @@ fn check(vocabulary: &Vocabulary) -> Result<(), TextError> {
         return Err(invalid(format!("{types} token types for {size} tokens; expected {size}")));
     }
     let scores = vocabulary.scores.len();
-    if vocabulary.kind == VocabularyKind::Llama && scores != size {
+    // Merges, where a file has them, can stand for scores that it lacks.
+    let merged = scores == 0 && !vocabulary.merges.is_empty();
+    if vocabulary.kind == VocabularyKind::Llama && scores != size && !merged {
         return Err(invalid(format!("{scores} scores for {size} tokens; expected {size}")));
     }
     let named = [
         ("bos_token_id", vocabulary.bos),
         ("eos_token_id", vocabulary.eos),
         ("eot_token_id", vocabulary.eot),
+        ("eom_token_id", vocabulary.eom),
         ("unknown_token_id", vocabulary.unknown),
         ("padding_token_id", vocabulary.padding),
     ];
@@ -98,7 +104,8 @@ fn check(vocabulary: &Vocabulary) -> Result<(), TextError> {
 
 /// The type of token `id`. A file without types marks only the ids it names as control tokens.
 fn token_type(vocabulary: &Vocabulary, id: u32) -> TokenType {
-    let named = [vocabulary.bos, vocabulary.eos, vocabulary.eot, vocabulary.unknown];
+    let Vocabulary { bos, eos, eot, eom, unknown, .. } = *vocabulary;
+    let named = [bos, eos, eot, eom, unknown];
     match vocabulary.token_types.get(id as usize) {
         Some(&token_type) => token_type,
         None if named.contains(&Some(id)) || vocabulary.padding == Some(id) => TokenType::Control,
@@ -111,33 +118,78 @@ fn numbered(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str)> {
     (0..).zip(vocabulary.tokens.iter().map(String::as_str))
 }
 
-/// The id of every token; a text that stands twice would leave one of its ids without a text.
-fn token_ids(vocabulary: &Vocabulary) -> Result<Vocab, TextError> {
-    let ids: Vocab = numbered(vocabulary).map(|(id, token)| (token.to_owned(), id)).collect();
-    match numbered(vocabulary).find(|(id, token)| ids[*token] != *id) {
-        None => Ok(ids),
-        Some((id, token)) => Err(invalid(format!(
-            "tokens {id} and {} are both {token:?}; expected distinct tokens",
-            ids[token]
-        ))),
+/// The tokens by their text, of which a vocabulary of the library has each once. Where several ids have
+/// one text, the last is what the text becomes, as in llama.cpp and transformers; the others are
+/// nameless, and so are ids without a text.
+struct NamedTokens {
+    ids: Vocab,
+    /// In the order of their ids.
+    nameless: Vec<NamelessToken>,
+}
+
+impl NamedTokens {
+    fn of(vocabulary: &Vocabulary) -> Result<Self, TextError> {
+        let mut ids: Vocab =
+            numbered(vocabulary).map(|(id, token)| (token.to_owned(), id)).collect();
+        ids.remove("");
+        let mut nameless = Vec::new();
+        for (id, token) in numbered(vocabulary).filter(|(id, token)| ids.get(*token) != Some(id)) {
+            let special =
+                matches!(token_type(vocabulary, id), TokenType::Control | TokenType::Unknown);
+            nameless.push(NamelessToken { id, text: token.to_owned(), special });
+        }
+        for token in &nameless {
+            // Texts have no spaces in either alphabet, so nothing becomes this token.
+            let stand_in = match token.text.as_str() {
+                "" => format!("<empty token {}>", token.id),
+                _ => format!("<duplicate token {}>", token.id),
+            };
+            if ids.insert(stand_in.clone(), token.id).is_some() {
+                return Err(invalid(format!("it has a token {stand_in:?}; expected any other")));
+            }
+        }
+        Ok(Self { ids, nameless })
+    }
+
+    /// Whether text can become this token.
+    fn has_name(&self, id: u32) -> bool {
+        self.nameless.binary_search_by_key(&id, |token| token.id).is_err()
     }
 }
 
-/// `"gpt2"`: byte-level byte-pair encoding with stated merges.
-fn byte_level(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextError> {
-    let rule = PreTokenizerRule::named(vocabulary.pre.as_deref())?;
-    let merges = vocabulary
-        .merges
-        .iter()
-        .map(|merge| match merge.split_once(' ') {
-            Some((left, right)) if !left.is_empty() && !right.is_empty() => {
-                Ok((left.to_owned(), right.to_owned()))
-            }
+/// The stated merges.
+fn stated_merges(vocabulary: &Vocabulary) -> Result<Vec<(String, String)>, TextError> {
+    let pair = |merge: &String| {
+        // The first token may begin with a space.
+        let at = merge.char_indices().skip(1).find(|(_, letter)| *letter == ' ');
+        match at.map(|(at, _)| (&merge[..at], &merge[at + 1..])) {
+            Some((left, right)) if !right.is_empty() => Ok((left.to_owned(), right.to_owned())),
             _ => Err(invalid(format!("merge {merge:?}; expected two tokens with a space between"))),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+        }
+    };
+    vocabulary.merges.iter().map(pair).collect()
+}
+
+/// `"gpt2"`: byte-level byte-pair encoding with stated merges.
+fn byte_level(
+    vocabulary: &Vocabulary,
+    named: &NamedTokens,
+) -> Result<tokenizers::Tokenizer, TextError> {
+    let rule = PreTokenizerRule::named(vocabulary.pre.as_deref())?;
+    let unreached = |(id, token): &(u32, &str)| {
+        token_type(vocabulary, *id) == TokenType::Normal && token.chars().nth(1).is_some()
+    };
+    if vocabulary.merges.is_empty()
+        && !rule.whole_words
+        && let Some((id, token)) = numbered(vocabulary).find(unreached)
+    {
+        return Err(invalid(format!(
+            "it has no merges, so that no text becomes token {id}, {token:?}; expected \
+             tokenizer.ggml.merges"
+        )));
+    }
     let model = BPE::builder()
-        .vocab_and_merges(token_ids(vocabulary)?, merges)
+        .vocab_and_merges(named.ids.clone(), stated_merges(vocabulary)?)
         .ignore_merges(rule.whole_words)
         .build()
         .map_err(refused)?;
@@ -150,7 +202,10 @@ fn byte_level(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextErro
 }
 
 /// `"llama"`: SentencePiece byte-pair encoding; the merges follow from the scores.
-fn sentencepiece(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextError> {
+fn sentencepiece(
+    vocabulary: &Vocabulary,
+    named: &NamedTokens,
+) -> Result<tokenizers::Tokenizer, TextError> {
     if let Some((id, token)) =
         numbered(vocabulary).find(|(_, token)| token.len() > LONGEST_PIECE_BYTES)
     {
@@ -159,25 +214,32 @@ fn sentencepiece(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextE
             token.len()
         )));
     }
-    let ids = token_ids(vocabulary)?;
+    let ids = &named.ids;
     let spells_bytes = (0..=u8::MAX).all(|byte| ids.contains_key(&format!("<0x{byte:02X}>")));
-    if !spells_bytes && vocabulary.unknown.is_none() {
+    if !spells_bytes && !vocabulary.unknown.is_some_and(|id| named.has_name(id)) {
         return Err(invalid(
             "text outside the vocabulary cannot be spelt; expected 256 byte tokens <0x00> to \
              <0xFF>, or tokenizer.ggml.unknown_token_id"
                 .to_owned(),
         ));
     }
-    let pieces: Vec<(&str, f32)> = numbered(vocabulary)
-        .zip(&vocabulary.scores)
-        .filter(|((id, _), _)| token_type(vocabulary, *id) == TokenType::Normal)
-        .map(|((_, token), &score)| (token, score))
-        .collect();
+    let merges = if vocabulary.scores.is_empty() {
+        stated_merges(vocabulary)?
+    } else {
+        let is_piece =
+            |id: u32| named.has_name(id) && token_type(vocabulary, id) == TokenType::Normal;
+        let pieces: Vec<(&str, f32)> = numbered(vocabulary)
+            .zip(&vocabulary.scores)
+            .filter(|((id, _), _)| is_piece(*id))
+            .map(|((_, token), &score)| (token, score))
+            .collect();
+        merges_from_scores(&pieces)
+    };
     let mut model = BPE::builder()
-        .vocab_and_merges(ids, merges_from_scores(&pieces))
+        .vocab_and_merges(ids.clone(), merges)
         .byte_fallback(spells_bytes)
         .fuse_unk(true);
-    if let Some(unknown) = vocabulary.unknown {
+    if let Some(unknown) = vocabulary.unknown.filter(|id| named.has_name(*id)) {
         model = model.unk_token(vocabulary.tokens[unknown as usize].clone());
     }
     let replace = |from, to| Replace::new(from, to).map_err(refused);
@@ -199,13 +261,16 @@ fn sentencepiece(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TextE
 
 /// The tokens that are matched in text before anything else: control tokens (special) and
 /// user-defined ones (plain text).
-fn added_tokens(vocabulary: &Vocabulary) -> Vec<AddedToken> {
+fn added_tokens(vocabulary: &Vocabulary, named: &NamedTokens) -> Vec<AddedToken> {
     numbered(vocabulary)
+        .filter(|(id, _)| named.has_name(*id))
         .filter_map(|(id, token)| {
             let special = match token_type(vocabulary, id) {
                 TokenType::Control | TokenType::Unknown => true,
                 TokenType::UserDefined => false,
-                TokenType::Normal | TokenType::Unused | TokenType::Byte => return None,
+                TokenType::Normal | TokenType::Undefined | TokenType::Unused | TokenType::Byte => {
+                    return None;
+                }
             };
             Some(AddedToken::from(token, special).normalized(false))
         })

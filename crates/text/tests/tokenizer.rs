@@ -3,7 +3,9 @@
 
 mod fixtures;
 
-use bantam_text::{EncodeOptions, StreamDecoder, Tokenizer};
+use bantam_text::{
+    EncodeOptions, StreamDecoder, TokenType, Tokenizer, TokenizerSource, Vocabulary,
+};
 use fixtures::{
     built, byte_level_vocabulary, ids, json, read, sentencepiece_vocabulary, tokenizers,
 };
@@ -214,4 +216,75 @@ fn all_tokenizers() -> &'static [Tokenizer] {
 
 fn byte_level_tokenizers() -> &'static [Tokenizer] {
     &all_tokenizers()[..2]
+}
+
+/// Published GGUF files have ids that share their text, that have none, and that have no type.
+#[test]
+fn tokens_without_a_name_of_their_own_decode_and_are_no_text() {
+    for vocabulary in [byte_level_vocabulary("smollm"), sentencepiece_vocabulary()] {
+        let plain = built(vocabulary.clone());
+        let texts = ["Hello world", "a b  c", "x1y22"];
+        let ids = |tokenizer: &Tokenizer, text: &str| {
+            tokenizer.encode(text, EncodeOptions::default()).unwrap()
+        };
+        let size = vocabulary.tokens.len();
+        let used = ids(&plain, texts[0])[0];
+        let mut odd = vocabulary.clone();
+        for (token, token_type) in [
+            (odd.tokens[used as usize].clone(), TokenType::Normal),
+            (odd.tokens[0].clone(), TokenType::Control),
+            (String::new(), TokenType::Normal),
+            (String::new(), TokenType::Undefined),
+            ("zz".to_owned(), TokenType::Undefined),
+        ] {
+            odd.tokens.push(token);
+            odd.token_types.push(token_type);
+            if !odd.scores.is_empty() {
+                odd.scores.push(0.0);
+            }
+        }
+        let odd = built(odd);
+        assert_eq!(odd.vocab_size(), size + 5);
+        // The last id of a text is what the text becomes; both become the text.
+        let last = size as u32;
+        let renamed = |id: u32| if id == used { last } else { id };
+        for text in texts {
+            let expected: Vec<u32> = ids(&plain, text).into_iter().map(renamed).collect();
+            assert_eq!(ids(&odd, text), expected, "{text}");
+            assert_eq!(odd.decode(&expected, true), plain.decode(&ids(&plain, text), true));
+        }
+        assert_eq!(odd.token_bytes(used), plain.token_bytes(used));
+        assert_eq!(odd.token_bytes(last), plain.token_bytes(used));
+        assert!(odd.is_special(0) && odd.is_special(last + 1));
+        for empty in [last + 2, last + 3] {
+            assert_eq!(odd.token_bytes(empty), Some(Vec::new()));
+        }
+        // What is written as tokenizer.json is read again as the same.
+        let folder = std::env::temp_dir().join(format!("bantam-odd-{}-{size}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("tokenizer.json"), odd.to_json().unwrap()).unwrap();
+        let read = Tokenizer::load(&TokenizerSource::Folder(folder.clone())).unwrap();
+        for text in texts {
+            assert_eq!(ids(&read, text), ids(&odd, text), "{text}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+/// Merges stand for scores that a file lacks.
+#[test]
+fn sentencepiece_with_merges_needs_no_scores() {
+    let scored = sentencepiece_vocabulary();
+    let tokenizer = built(scored.clone());
+    let json: serde_json::Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+    let merge = |pair: &serde_json::Value| match pair.as_str() {
+        Some(pair) => pair.to_owned(),
+        None => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+    };
+    let merges = json["model"]["merges"].as_array().unwrap().iter().map(merge).collect();
+    let merged = built(Vocabulary { scores: Vec::new(), merges, ..scored });
+    for text in ["Hello world", "the cat and the dog"] {
+        let ids = |tokenizer: &Tokenizer| tokenizer.encode(text, EncodeOptions::default()).unwrap();
+        assert_eq!(ids(&merged), ids(&tokenizer));
+    }
 }

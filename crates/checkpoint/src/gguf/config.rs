@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
 use super::names::Architecture;
+use super::vocabulary::special_id;
 use crate::CheckpointError;
 use crate::tensor::TensorEntry;
 
@@ -68,6 +69,17 @@ const TOKEN_IDS: [(&str, &str); 3] = [
 /// The RoPE base of files that give none.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 
+/// Refuses a network that no family of ours computes, before its tensors are looked at.
+pub(crate) fn check_supported(metadata: &Metadata) -> Result<(), CheckpointError> {
+    let keys = Keys::of(metadata)?;
+    if keys.integer("expert_count")?.unwrap_or(0) > 0 {
+        let problem = "a mixture of experts; mixtures of experts are not read from GGUF; pass a dense \
+                       model";
+        return Err(keys.error("expert_count", problem.to_owned()));
+    }
+    Ok(())
+}
+
 /// Makes config.json. `tensors` have their Hugging Face names and are sorted by them.
 pub(crate) fn hugging_face(
     metadata: &Metadata,
@@ -76,11 +88,6 @@ pub(crate) fn hugging_face(
     tensors: &[TensorEntry],
 ) -> Result<Value, CheckpointError> {
     let keys = Keys::of(metadata)?;
-    if keys.integer("expert_count")?.unwrap_or(0) > 0 {
-        let problem = "mixtures of experts are not read from GGUF; pass the safetensors folder";
-        return Err(keys.error("expert_count", problem.to_owned()));
-    }
-
     let mut config = Map::new();
     let mut set = |key: &str, value: Value| {
         config.insert(key.to_owned(), value);
@@ -108,7 +115,7 @@ pub(crate) fn hugging_face(
         set("partial_rotary_factor", json!(rotated as f64 / heads.dim as f64));
     }
     for (gguf, hugging_face) in TOKEN_IDS {
-        if let Some(id) = metadata.integer::<u32>(gguf)? {
+        if let Some(id) = special_id(metadata, gguf)? {
             set(hugging_face, json!(id));
         }
     }
@@ -148,20 +155,40 @@ fn find<'a>(tensors: &'a [TensorEntry], name: &str) -> Option<&'a TensorEntry> {
 }
 
 /// `rope_scaling` of config.json: null, linear, or YaRN. The factors of Llama 3.1 are a tensor.
+///
+/// As llama.cpp has it (`llama-model.cpp`, `load_hparams`): a factor without a type is linear, an old
+/// name of it is `rope.scale_linear`, a factor of 0 is none, and one of 1 changes nothing.
 fn rope_scaling(keys: &Keys<'_>) -> Result<Value, CheckpointError> {
     const TYPE: &str = "rope.scaling.type";
     const FACTOR: &str = "rope.scaling.factor";
-    let kind = keys.text(TYPE)?.unwrap_or("none");
-    if kind == "none" {
-        return Ok(Value::Null);
+    const OLD_FACTOR: &str = "rope.scale_linear";
+    let factor = match keys.float(FACTOR)? {
+        Some(factor) => Some((FACTOR, factor)),
+        None => keys.float(OLD_FACTOR)?.map(|factor| (OLD_FACTOR, factor)),
+    };
+    let factor = factor.filter(|(_, factor)| *factor != 0.0);
+    if let Some((key, factor)) = factor.filter(|(_, factor)| *factor < 1.0) {
+        return Err(keys.error(key, format!("is {factor}, expected a number from 1")));
     }
-    if !["linear", "yarn"].contains(&kind) {
-        let problem = format!("is {kind:?}; none, linear and yarn are read");
-        return Err(keys.error(TYPE, problem));
+    let factor = factor.map_or(1.0, |(_, factor)| factor);
+    match keys.text(TYPE)?.unwrap_or("linear") {
+        "none" => Ok(Value::Null),
+        "linear" if factor == 1.0 => Ok(Value::Null),
+        "linear" => Ok(json!({"rope_type": "linear", "factor": factor})),
+        "yarn" => yarn(keys, factor),
+        other => {
+            let problem = format!(
+                "is {other:?}; none, linear and yarn are read; pass the safetensors folder of the model"
+            );
+            Err(keys.error(TYPE, problem))
+        }
     }
-    let factor = keys.metadata.required(&keys.full(FACTOR), keys.float(FACTOR)?)?;
+}
+
+/// YaRN under the names of Hugging Face.
+fn yarn(keys: &Keys<'_>, factor: f64) -> Result<Value, CheckpointError> {
     let mut scaling = Map::new();
-    scaling.insert("rope_type".to_owned(), json!(kind));
+    scaling.insert("rope_type".to_owned(), json!("yarn"));
     scaling.insert("factor".to_owned(), json!(factor));
     if let Some(length) = keys.integer::<u64>("rope.scaling.original_context_length")? {
         scaling.insert("original_max_position_embeddings".to_owned(), json!(length));
@@ -171,15 +198,23 @@ fn rope_scaling(keys: &Keys<'_>) -> Result<Value, CheckpointError> {
             scaling.insert(hugging_face.to_owned(), json!(value));
         }
     }
+    let mut scale = 1.0;
+    for key in YARN_SCALES {
+        scale *= keys.float(key)?.unwrap_or(1.0);
+    }
+    if scale != 1.0 {
+        // What GGUF states multiplies the factor of the paper; Hugging Face's stands in its place.
+        let paper = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+        scaling.insert("attention_factor".to_owned(), json!(scale * paper));
+    }
     Ok(Value::Object(scaling))
 }
 
-/// Optional numbers of YaRN.
-const YARN_FLOATS: [(&str, &str); 3] = [
-    ("rope.scaling.attn_factor", "attention_factor"),
-    ("rope.scaling.yarn_beta_fast", "beta_fast"),
-    ("rope.scaling.yarn_beta_slow", "beta_slow"),
-];
+/// Optional numbers of YaRN that mean the same in both.
+const YARN_FLOATS: [(&str, &str); 2] =
+    [("rope.scaling.yarn_beta_fast", "beta_fast"), ("rope.scaling.yarn_beta_slow", "beta_slow")];
+/// Factors on the length of rotated vectors.
+const YARN_SCALES: [&str; 2] = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"];
 
 /// Metadata under the prefix of the architecture.
 struct Keys<'a> {

@@ -67,6 +67,7 @@ pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 #[derive(Clone)]
 pub(crate) enum Value {
     U32(u32),
+    I32(i32),
     F32(f32),
     Bool(bool),
     Text(&'static str),
@@ -222,6 +223,10 @@ fn put_value(bytes: &mut Vec<u8>, value: &Value) {
     match value {
         Value::U32(value) => {
             bytes.extend(4u32.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        Value::I32(value) => {
+            bytes.extend(5u32.to_le_bytes());
             bytes.extend(value.to_le_bytes());
         }
         Value::F32(value) => {
