@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 /// Bytes of the longest text that is read: far more than any model's context, and little memory.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -16,13 +16,7 @@ pub(crate) fn read_text(source: impl Read, what: &str) -> anyhow::Result<String>
     if bytes.len() as u64 > MAX_TEXT_BYTES {
         bail!("{what}: longer than {} MiB; cut it", MAX_TEXT_BYTES >> 20);
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        Err(error) => bail!(
-            "{what}: not UTF-8 at byte {}; convert it first, with iconv for instance",
-            error.utf8_error().valid_up_to()
-        ),
-    }
+    bantam_text::decode_text(bytes).with_context(|| what.to_owned())
 }
 
 #[cfg(test)]

@@ -29,9 +29,9 @@ pub enum TextError {
         /// What is wrong, and what was expected.
         problem: String,
     },
-    /// A GGUF token type outside 1..=6.
+    /// A GGUF token type outside 0..=6.
     #[error(
-        "unknown token type {code} in tokenizer.ggml.token_type: expected 1 normal, 2 unknown, \
+        "unknown token type {code} in tokenizer.ggml.token_type: expected 0 undefined, 1 normal, 2 unknown, \
          3 control, 4 user-defined, 5 unused or 6 byte"
     )]
     UnknownTokenType {
@@ -61,6 +61,12 @@ pub enum TextError {
         /// The file or vocabulary.
         origin: String,
         /// The part that is not supported.
+        problem: String,
+    },
+    /// A file that should hold text does not.
+    #[error("not a text file: {problem}")]
+    NotText {
+        /// What it is, and what to do.
         problem: String,
     },
     /// The text could not be tokenized.

@@ -1,10 +1,13 @@
 //! The text that layers see while they are calibrated.
 
+mod file;
+mod record;
+
 use std::path::Path;
 
-use bantam_text::{EncodeOptions, Message, Tokenizer};
-use serde_json::Value;
+use bantam_text::{EncodeOptions, Tokenizer};
 
+use self::file::{Entries, Entry};
 use crate::OptimizeError;
 
 /// Sequences of tokens, without padding.
@@ -100,62 +103,35 @@ impl Calibration {
         Ok(Self { source: source.to_owned(), sequences })
     }
 
-    /// Reads a text file, or a JSON Lines file whose objects have `text`, `messages` (through the
-    /// model's chat template) or `instruction`, `input` and `output`.
+    /// Reads a text file, or a JSON file: an array or a value a line, of texts or of objects with
+    /// `text`, `messages` or `conversations` (through the model's chat template), or a question and its
+    /// answer under one of their usual names.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is none of these; the error names the line.
+    /// If the file cannot be read, or an entry is none of these; the error names its line or element and
+    /// its field.
     pub fn from_file(
         path: &Path,
         tokenizer: &Tokenizer,
         options: CalibrationOptions,
     ) -> Result<Self, OptimizeError> {
-        let text = std::fs::read_to_string(path).map_err(OptimizeError::io(path))?;
+        let entries = Entries::read(path)?;
         let source = path.display().to_string();
-        let json_lines = path.extension().is_some_and(|extension| extension == "jsonl");
-        let calibration = if json_lines {
-            let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-            let texts = lines.map(|(number, line)| {
-                text_of(line, tokenizer).map_err(|problem| OptimizeError::Calibration {
-                    source_name: format!("{source}, line {}", number + 1),
-                    problem,
-                })
+        let texts = entries.iter().map(|(place, entry)| {
+            let text = entry.and_then(|entry| match entry {
+                Entry::Text(text) => Ok(CalibrationText::plain(&text)),
+                Entry::Record(record) => record::text_of(&record, tokenizer.chat_template()),
             });
-            Self::from_texts(&source, texts, tokenizer, options)?
-        } else {
-            let paragraphs = text.split("\n\n").filter(|text| !text.trim().is_empty());
-            let texts = paragraphs.map(|text| Ok(CalibrationText::plain(&format!("{text}\n\n"))));
-            Self::from_texts(&source, texts, tokenizer, options)?
-        };
+            text.map_err(|problem| OptimizeError::Calibration {
+                source_name: format!("{source}, {place}"),
+                problem,
+            })
+        });
+        let calibration = Self::from_texts(&source, texts, tokenizer, options)?;
         if calibration.sequences.is_empty() {
             let problem = "it holds no text".to_owned();
             return Err(OptimizeError::Calibration { source_name: source, problem });
         }
         Ok(calibration)
     }
-}
-
-/// The text of one line of a JSON Lines file.
-fn text_of(line: &str, tokenizer: &Tokenizer) -> Result<CalibrationText, String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let field = |key: &str| value.get(key).and_then(Value::as_str);
-    if let Some(text) = field("text") {
-        return Ok(CalibrationText::plain(text));
-    }
-    if let Some(messages) = value.get("messages").and_then(Value::as_array) {
-        let template = tokenizer.chat_template();
-        let template =
-            template.ok_or("`messages`, but the model has no chat template; give `text`")?;
-        let messages = messages.iter().map(|message| serde_json::from_value(message.clone()));
-        let messages: Vec<Message> =
-            messages.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-        let text = template.render_messages(&messages, false).map_err(|error| error.to_string())?;
-        return Ok(CalibrationText { text, rendered: true });
-    }
-    if let (Some(instruction), Some(output)) = (field("instruction"), field("output")) {
-        let input = field("input").filter(|input| !input.is_empty());
-        let input = input.map_or_else(String::new, |input| format!("{input}\n\n"));
-        return Ok(CalibrationText::plain(&format!("{instruction}\n\n{input}{output}\n")));
-    }
-    Err("expected an object with `text`, `messages`, or `instruction` and `output`".to_owned())
 }
