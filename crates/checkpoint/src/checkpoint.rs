@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::gguf::{self, Metadata};
 use crate::locate::{Layout, locate};
-use crate::mmap::MappedFile;
+use crate::model_file::ModelFile;
 use crate::tensor::{TensorEntry, TensorView};
 use crate::{CheckpointError, folder, suggest};
 
@@ -40,18 +40,19 @@ pub(crate) enum TokenizerOrigin {
 /// What the reader of either format hands over.
 #[derive(Debug)]
 pub(crate) struct Contents {
-    pub(crate) files: Vec<MappedFile>,
+    pub(crate) files: Vec<ModelFile>,
     pub(crate) tensors: Vec<TensorEntry>,
     pub(crate) config: Value,
     pub(crate) generation_config: Option<Value>,
     pub(crate) tokenizer: TokenizerOrigin,
 }
 
-/// A model on disk, mapped into memory: its configuration, its tensors under their Hugging Face
+/// A model on disk: its configuration, its tensors under their Hugging Face
 /// names, and its tokenizer.
 ///
 /// Opening reads headers only. Every size and offset in them has been checked against the files, so
-/// reading a tensor later cannot run past their end.
+/// reading a tensor later cannot run past their end. Files are held open and read when a tensor is;
+/// one that was written to meanwhile is an error ([`CheckpointError::Changed`]).
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -169,8 +170,9 @@ impl Checkpoint {
             shape: &entry.shape,
             encoding: entry.encoding,
             row_order: entry.row_order,
-            bytes: &file.bytes()[entry.bytes.clone()],
-            file: file.path(),
+            start: entry.bytes.start,
+            stored_bytes: entry.bytes.len(),
+            file,
         }
     }
 }

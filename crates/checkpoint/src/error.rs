@@ -87,6 +87,20 @@ pub enum CheckpointError {
         /// Bytes the file has.
         got: u64,
     },
+    /// A file that is not what it was when it was opened.
+    #[error(
+        "{}: written to while it was being read: it had {before} bytes when it was opened and has \
+         {now}; wait until it is complete, and start again",
+        printable(file.display())
+    )]
+    Changed {
+        /// The file.
+        file: PathBuf,
+        /// Bytes it had when it was opened.
+        before: u64,
+        /// Bytes it has.
+        now: u64,
+    },
     /// A header that breaks the rules of its format.
     #[error("{}: {}", printable(file.display()), printable(problem))]
     Header {

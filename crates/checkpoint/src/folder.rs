@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::CheckpointError;
 use crate::checkpoint::{Contents, TokenizerOrigin};
 use crate::locate::{Weights, describe, file_names};
-use crate::mmap::MappedFile;
+use crate::model_file::ModelFile;
 use crate::safetensors;
 
 /// The largest JSON file read; those of a model take a few MiB at most.
@@ -40,7 +40,7 @@ pub(crate) fn load(folder: &Path, weights: &Weights) -> Result<Contents, Checkpo
     };
     match weights {
         Weights::Single(file) => {
-            let file = MappedFile::open(file)?;
+            let file = ModelFile::open(file)?;
             contents.tensors = safetensors::read_header(&file, 0)?;
             contents.files.push(file);
         }
@@ -60,7 +60,7 @@ fn load_shards(
     let mut holders: BTreeMap<String, PathBuf> = BTreeMap::new();
     for (number, &shard) in shards.iter().enumerate() {
         let path = shard_path(folder, index_path, shard)?;
-        let file = MappedFile::open(&path)?;
+        let file = ModelFile::open(&path)?;
         let tensors = safetensors::read_header(&file, number)?;
         for tensor in &tensors {
             if let Some(other) = holders.insert(tensor.name.clone(), path.clone()) {

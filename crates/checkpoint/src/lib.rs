@@ -1,8 +1,8 @@
 //! Model files: where they lie, what they hold, and how to read one tensor of them.
 //!
-//! [`Checkpoint::open`] maps a Hugging Face folder (safetensors) or a GGUF file into memory, checks
-//! every header field against the file before it is used, and shows both alike: tensors under their
-//! Hugging Face names, and a Hugging Face `config.json`. [`fetch::resolve`] turns what a user types
+//! [`Checkpoint::open`] opens a Hugging Face folder (safetensors) or a GGUF file, checks every header
+//! field against the file before it is used, and shows both alike: tensors under their Hugging Face
+//! names, and a Hugging Face `config.json`. [`fetch::resolve`] turns what a user types
 //! (a path, `smollm2`, `org/model`) into such a path.
 //!
 //! ```no_run
@@ -24,7 +24,7 @@ pub mod fetch;
 mod folder;
 mod gguf;
 mod locate;
-mod mmap;
+mod model_file;
 mod packing;
 mod printable;
 mod quantized;

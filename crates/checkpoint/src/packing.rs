@@ -12,30 +12,29 @@ pub(crate) const fn per_word(bits: usize) -> usize {
 }
 
 /// A matrix of words that are read as smaller numbers.
-#[derive(Clone, Copy)]
-pub(crate) struct Words<'a> {
+pub(crate) struct Words {
     /// Little-endian words.
-    pub(crate) bytes: &'a [u8],
+    pub(crate) bytes: Vec<u8>,
     /// Words in a row.
     pub(crate) columns: usize,
     /// Bits of a number; they divide 32.
     pub(crate) bits: usize,
 }
 
-impl Words<'_> {
+impl Words {
     /// The number in row `row` and column `column` of a matrix packed along its columns.
-    pub(crate) fn along_columns(self, row: usize, column: usize) -> u32 {
+    pub(crate) fn along_columns(&self, row: usize, column: usize) -> u32 {
         let per_word = per_word(self.bits);
         self.part(row * self.columns + column / per_word, column % per_word)
     }
 
     /// The same of a matrix packed along its rows.
-    pub(crate) fn along_rows(self, row: usize, column: usize) -> u32 {
+    pub(crate) fn along_rows(&self, row: usize, column: usize) -> u32 {
         let per_word = per_word(self.bits);
         self.part(row / per_word * self.columns + column, row % per_word)
     }
 
-    fn part(self, word: usize, part: usize) -> u32 {
+    fn part(&self, word: usize, part: usize) -> u32 {
         let bytes = &self.bytes[WORD_BYTES * word..][..WORD_BYTES];
         let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         word >> (part * self.bits) & ((1u64 << self.bits) - 1) as u32
@@ -103,8 +102,8 @@ mod tests {
             };
             let by_columns = pack_columns(rows, columns, bits, number);
             let by_rows = pack_rows(rows, columns, bits, number);
-            let wide = Words { bytes: &by_columns, columns: columns.div_ceil(per_word(bits)), bits };
-            let tall = Words { bytes: &by_rows, columns, bits };
+            let wide = Words { bytes: by_columns, columns: columns.div_ceil(per_word(bits)), bits };
+            let tall = Words { bytes: by_rows, columns, bits };
             for row in 0..rows {
                 for column in 0..columns {
                     prop_assert_eq!(wide.along_columns(row, column), number(row, column));

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::CheckpointError;
-use crate::mmap::MappedFile;
+use crate::model_file::ModelFile;
 use crate::tensor::{RowOrder, TensorEntry, checked_size};
 
 /// The largest header the reference implementation accepts.
@@ -51,15 +51,20 @@ pub(crate) fn dtype_name(dtype: DType) -> &'static str {
     named.expect("the table has every type").0
 }
 
+/// The type that the format calls so.
+pub(crate) fn dtype_named(name: &str) -> Option<DType> {
+    DTYPES.iter().find(|(known, _)| *known == name).map(|(_, dtype)| *dtype)
+}
+
 /// Reads the tensors that a file describes; `file_number` goes into each of them.
 pub(crate) fn read_header(
-    file: &MappedFile,
+    file: &ModelFile,
     file_number: usize,
 ) -> Result<Vec<TensorEntry>, CheckpointError> {
     let header_error =
         |problem| CheckpointError::Header { file: file.path().to_path_buf(), problem };
     let (header, data_start) = split_header(file)?;
-    let Header(described) = serde_json::from_slice(header)
+    let Header(described) = serde_json::from_slice(&header)
         .map_err(|error| header_error(format!("safetensors header: {error}")))?;
     check_unique(file, &described)?;
     let mut tensors = described
@@ -71,18 +76,19 @@ pub(crate) fn read_header(
 }
 
 /// The JSON bytes of the header, and where the data starts.
-fn split_header(file: &MappedFile) -> Result<(&[u8], usize), CheckpointError> {
-    let bytes = file.bytes();
+fn split_header(file: &ModelFile) -> Result<(Vec<u8>, usize), CheckpointError> {
     let truncated = |what: &str, needed| CheckpointError::Truncated {
         file: file.path().to_path_buf(),
         what: what.to_owned(),
         needed,
-        got: bytes.len() as u64,
+        got: file.length() as u64,
     };
-    let length = bytes
-        .first_chunk()
-        .map(|length| u64::from_le_bytes(*length))
-        .ok_or_else(|| truncated("the header length", LENGTH_BYTES as u128))?;
+    if file.length() < LENGTH_BYTES {
+        return Err(truncated("the header length", LENGTH_BYTES as u128));
+    }
+    let mut length = [0; LENGTH_BYTES];
+    file.read_into(0, &mut length)?;
+    let length = u64::from_le_bytes(length);
     if length > MAX_HEADER_BYTES {
         return Err(CheckpointError::Header {
             file: file.path().to_path_buf(),
@@ -93,15 +99,15 @@ fn split_header(file: &MappedFile) -> Result<(&[u8], usize), CheckpointError> {
         });
     }
     let end = LENGTH_BYTES + length as usize;
-    let header = bytes
-        .get(LENGTH_BYTES..end)
-        .ok_or_else(|| truncated("the safetensors header", end as u128))?;
-    Ok((header, end))
+    if file.length() < end {
+        return Err(truncated("the safetensors header", end as u128));
+    }
+    Ok((file.read(LENGTH_BYTES..end)?, end))
 }
 
 /// Holds one description against the file.
 fn check(
-    file: &MappedFile,
+    file: &ModelFile,
     file_number: usize,
     data_start: usize,
     name: String,
@@ -113,17 +119,13 @@ fn check(
         tensor: name.clone(),
         problem,
     };
-    let encoding = DTYPES
-        .iter()
-        .find(|(known, _)| *known == dtype)
-        .map(|&(_, dtype)| Encoding::Scalar(dtype))
-        .ok_or_else(|| {
-            let supported: Vec<_> = DTYPES.iter().map(|(known, _)| *known).collect();
-            tensor_error(format!(
-                "dtype {dtype} is not supported; store it as one of {}",
-                supported.join(", ")
-            ))
-        })?;
+    let encoding = dtype_named(&dtype).map(Encoding::Scalar).ok_or_else(|| {
+        let supported: Vec<_> = DTYPES.iter().map(|(known, _)| *known).collect();
+        tensor_error(format!(
+            "dtype {dtype} is not supported; store it as one of {}",
+            supported.join(", ")
+        ))
+    })?;
     let (_, size) = checked_size(&shape, encoding).map_err(tensor_error)?;
     if end.checked_sub(begin) != Some(size) {
         return Err(tensor_error(format!(
@@ -132,12 +134,12 @@ fn check(
             in_bytes(size)
         )));
     }
-    if end > file.bytes().len() - data_start {
+    if end > file.length() - data_start {
         return Err(CheckpointError::Truncated {
             file: file.path().to_path_buf(),
             what: format!("tensor `{name}`"),
             needed: data_start as u128 + end as u128,
-            got: file.bytes().len() as u64,
+            got: file.length() as u64,
         });
     }
     Ok(TensorEntry {
@@ -152,7 +154,7 @@ fn check(
 
 /// The tensors must cover the data without overlap, hole or rest.
 fn check_coverage(
-    file: &MappedFile,
+    file: &ModelFile,
     data_start: usize,
     tensors: &mut [TensorEntry],
 ) -> Result<(), CheckpointError> {
@@ -175,7 +177,7 @@ fn check_coverage(
         }
         covered = tensor.bytes.end;
     }
-    let rest = file.bytes().len() - covered;
+    let rest = file.length() - covered;
     if rest > 0 {
         let problem =
             format!("{} after the last tensor belong to none; fetch it again", in_bytes(rest));
@@ -186,7 +188,7 @@ fn check_coverage(
 
 /// No name may be described twice: which description counts would be a guess.
 fn check_unique(
-    file: &MappedFile,
+    file: &ModelFile,
     described: &[(String, Description)],
 ) -> Result<(), CheckpointError> {
     let mut seen = HashSet::new();

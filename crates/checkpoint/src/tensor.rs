@@ -3,9 +3,13 @@
 use std::ops::Range;
 use std::path::Path;
 
-use bantam_numerics::{DecodeError, Encoding};
+use bantam_numerics::Encoding;
 
 use crate::CheckpointError;
+use crate::model_file::ModelFile;
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// The order in which the rows of a stored matrix lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +93,12 @@ pub struct TensorView<'a> {
     /// How the elements are stored.
     pub encoding: Encoding,
     /// How the stored rows relate to those of Hugging Face; [`read_rows`](Self::read_rows) undoes
-    /// it, [`bytes`](Self::bytes) does not.
+    /// it, [`read_stored`](Self::read_stored) does not.
     pub row_order: RowOrder,
-    pub(crate) bytes: &'a [u8],
-    pub(crate) file: &'a Path,
+    /// Where the tensor begins in its file.
+    pub(crate) start: usize,
+    pub(crate) stored_bytes: usize,
+    pub(crate) file: &'a ModelFile,
 }
 
 impl<'a> TensorView<'a> {
@@ -102,16 +108,43 @@ impl<'a> TensorView<'a> {
         self.shape.iter().product()
     }
 
-    /// The encoded elements, in the order the file has them.
+    /// Bytes that the encoded elements take.
     #[must_use]
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    pub fn stored_bytes(&self) -> usize {
+        self.stored_bytes
+    }
+
+    /// The encoded elements, in the order the file has them.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or was written to since it was opened.
+    pub fn read_stored(&self) -> Result<Vec<u8>, CheckpointError> {
+        self.file.read(self.start..self.start + self.stored_bytes)
+    }
+
+    /// The first encoded elements, so many bytes at most: enough to tell most files apart.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_stored`](Self::read_stored).
+    pub fn read_beginning(&self, bytes: usize) -> Result<Vec<u8>, CheckpointError> {
+        self.file.read(self.start..self.start + self.stored_bytes.min(bytes))
+    }
+
+    /// The encoded elements in pieces of at most a MiB, for a tensor too large to hold.
+    pub fn stored_pieces(
+        &self,
+    ) -> impl Iterator<Item = Result<Vec<u8>, CheckpointError>> + use<'a> {
+        let (file, end) = (self.file, self.start + self.stored_bytes);
+        let starts = (self.start..end).step_by(PIECE_BYTES);
+        starts.map(move |start| file.read(start..end.min(start + PIECE_BYTES)))
     }
 
     /// The file that holds the tensor.
     #[must_use]
     pub fn file(&self) -> &'a Path {
-        self.file
+        self.file.path()
     }
 
     /// N: rows of a matrix, 1 for vectors and scalars; the product of all dimensions but the last.
@@ -126,29 +159,17 @@ impl<'a> TensorView<'a> {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// The encoded elements of one row in Hugging Face order, or `None` past the last row. The
-    /// elements *inside* the row are as stored, which matters for the biases of
-    /// [`RowOrder::RopeInterleaved`] projections only (their one row is what is interleaved).
-    #[must_use]
-    pub fn row_bytes(&self, row: usize) -> Option<&'a [u8]> {
-        if row >= self.rows() {
-            return None;
-        }
-        let stored = if self.is_vector() { row } else { self.row_order.stored_row(row) };
-        let size = self.encoding.bytes_for(self.cols())?;
-        self.bytes.get(stored * size..(stored + 1) * size)
-    }
-
     /// Decodes `rows` to binary32 in Hugging Face row order. `out` is `[rows.len() · K]`.
     ///
     /// # Errors
     ///
-    /// When the tensor has fewer rows, or `out` has another length.
+    /// When the tensor has fewer rows, `out` has another length, or the file cannot be read or was
+    /// written to since it was opened.
     pub fn read_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), CheckpointError> {
         let expected = rows.len().checked_mul(self.cols());
         if rows.start > rows.end || rows.end > self.rows() || expected != Some(out.len()) {
             return Err(CheckpointError::RowRange {
-                file: self.file.to_path_buf(),
+                file: self.file().to_path_buf(),
                 tensor: self.name.to_owned(),
                 start: rows.start,
                 end: rows.end,
@@ -157,18 +178,18 @@ impl<'a> TensorView<'a> {
                 expected: expected.unwrap_or(usize::MAX),
             });
         }
-        self.decode_rows(rows, out).map_err(|source| CheckpointError::Decode {
-            file: self.file.to_path_buf(),
-            tensor: self.name.to_owned(),
-            source,
-        })
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.decode_rows(rows, out)?;
+        self.file.check_unchanged()
     }
 
     /// All elements as binary32 in Hugging Face order.
     ///
     /// # Errors
     ///
-    /// None for a tensor of an open checkpoint, whose sizes have been checked.
+    /// When the file cannot be read, or was written to since it was opened.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
         let mut values = vec![0.0; self.elements()];
         self.read_rows(0..self.rows(), &mut values)?;
@@ -179,18 +200,15 @@ impl<'a> TensorView<'a> {
         self.shape.len() < 2
     }
 
-    /// Decodes rows that exist into an output of the right size.
-    fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), DecodeError> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        let row_size = self.bytes.len() / self.rows();
+    /// Decodes rows that exist into an output of the right size, which is not empty.
+    fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let row_bytes = self.stored_bytes / self.rows();
+        let mut scratch = Vec::new();
         if self.row_order == RowOrder::Plain {
-            let bytes = &self.bytes[rows.start * row_size..rows.end * row_size];
-            self.encoding.decode(bytes, out)
+            self.decode(rows.start * row_bytes, out, &mut scratch)
         } else if self.is_vector() {
             let mut stored = vec![0.0; out.len()];
-            self.encoding.decode(self.bytes, &mut stored)?;
+            self.decode(0, &mut stored, &mut scratch)?;
             for (row, value) in out.iter_mut().enumerate() {
                 *value = stored[self.row_order.stored_row(row)];
             }
@@ -198,11 +216,34 @@ impl<'a> TensorView<'a> {
         } else {
             for (row, values) in rows.zip(out.chunks_exact_mut(self.cols())) {
                 let stored = self.row_order.stored_row(row);
-                let bytes = &self.bytes[stored * row_size..(stored + 1) * row_size];
-                self.encoding.decode(bytes, values)?;
+                self.decode(stored * row_bytes, values, &mut scratch)?;
             }
             Ok(())
         }
+    }
+
+    /// Decodes the elements that lie from byte `offset` of the tensor on, piece by piece.
+    fn decode(
+        &self,
+        offset: usize,
+        out: &mut [f32],
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), CheckpointError> {
+        let (block_bytes, block_elements) =
+            (self.encoding.bytes_per_block(), self.encoding.elements_per_block());
+        let blocks = PIECE_BYTES / block_bytes;
+        let mut start = self.start + offset;
+        for values in out.chunks_mut(blocks * block_elements) {
+            scratch.resize(values.len() / block_elements * block_bytes, 0);
+            self.file.read_into(start, scratch)?;
+            start += scratch.len();
+            self.encoding.decode(scratch, values).map_err(|source| CheckpointError::Decode {
+                file: self.file().to_path_buf(),
+                tensor: self.name.to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -215,30 +256,34 @@ mod tests {
 
     const I8: Encoding = Encoding::Scalar(DType::I8);
 
-    fn view<'a>(shape: &'a [usize], row_order: RowOrder, bytes: &'a [u8]) -> TensorView<'a> {
-        let file = Path::new("test.gguf");
-        TensorView { name: "q", shape, encoding: I8, row_order, bytes, file }
+    /// A file whose tensor begins at its second byte.
+    fn file(bytes: &[u8]) -> ModelFile {
+        ModelFile::of_bytes(&[&[99], bytes].concat())
+    }
+
+    fn view<'a>(shape: &'a [usize], row_order: RowOrder, file: &'a ModelFile) -> TensorView<'a> {
+        let stored_bytes = file.length() - 1;
+        TensorView { name: "q", shape, encoding: I8, row_order, start: 1, stored_bytes, file }
     }
 
     #[test]
     fn interleaved_rows_and_biases_come_back_in_halves() {
         // Two heads of four rows; the value is the row Hugging Face would give it.
         let order = RowOrder::RopeInterleaved { heads: 2, head_dim: 4 };
-        let bytes = [0u8, 2, 1, 3, 4, 6, 5, 7];
+        let file = file(&[0, 2, 1, 3, 4, 6, 5, 7]);
         let expected: Vec<f32> = (0u8..8).map(f32::from).collect();
-        assert_eq!(view(&[8], order, &bytes).to_f32().expect("bias"), expected);
-        let weight = view(&[8, 1], order, &bytes);
+        assert_eq!(view(&[8], order, &file).to_f32().expect("bias"), expected);
+        let weight = view(&[8, 1], order, &file);
         assert_eq!(weight.to_f32().expect("weight"), expected);
         let mut two = [0.0; 2];
         weight.read_rows(5..7, &mut two).expect("rows 5 and 6");
         assert_eq!(two, [5.0, 6.0]);
-        assert_eq!(weight.row_bytes(6), Some(&[6u8][..]));
-        assert_eq!(weight.row_bytes(8), None);
     }
 
     #[test]
     fn wrong_ranges_and_lengths_are_errors() {
-        let tensor = view(&[2, 3], RowOrder::Plain, &[0; 6]);
+        let file = file(&[0; 6]);
+        let tensor = view(&[2, 3], RowOrder::Plain, &file);
         for (rows, length) in [(0..3, 9), (0..2, 5), (0..0, 1), (usize::MAX - 1..usize::MAX, 3)] {
             let result = tensor.read_rows(rows.clone(), &mut vec![0.0; length]);
             assert!(result.is_err(), "{rows:?} into {length}");
@@ -248,11 +293,25 @@ mod tests {
 
     #[test]
     fn scalars_have_one_row_and_empty_tensors_none_to_read() {
-        assert_eq!(view(&[], RowOrder::Plain, &[7]).to_f32().expect("scalar"), [7.0]);
-        let empty = view(&[0, 4], RowOrder::Plain, &[]).to_f32();
-        assert!(empty.expect("nothing to read").is_empty());
-        let empty = view(&[4, 0], RowOrder::Plain, &[]).to_f32();
-        assert!(empty.expect("nothing to read").is_empty());
+        let (seven, nothing) = (file(&[7]), file(&[]));
+        assert_eq!(view(&[], RowOrder::Plain, &seven).to_f32().expect("scalar"), [7.0]);
+        for shape in [[0, 4], [4, 0]] {
+            let empty = view(&shape, RowOrder::Plain, &nothing).to_f32();
+            assert!(empty.expect("nothing to read").is_empty());
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_several_pieces_is_read_whole() {
+        let bytes: Vec<u8> = (0..2 * PIECE_BYTES + 5).map(|i| (i % 127) as u8).collect();
+        let (file, shape) = (file(&bytes), [bytes.len()]);
+        let tensor = view(&shape, RowOrder::Plain, &file);
+        let values = tensor.to_f32().expect("readable");
+        assert!(values.iter().zip(&bytes).all(|(value, byte)| *value == f32::from(*byte)));
+        let pieces: Result<Vec<_>, _> = tensor.stored_pieces().collect();
+        let pieces = pieces.expect("readable");
+        assert_eq!((pieces.len(), pieces.concat()), (3, bytes));
+        assert_eq!(tensor.read_stored().expect("readable"), pieces.concat());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use bantam_checkpoint::write::{LayerScheme, OwnedTensor, write_companions};
 use bantam_checkpoint::{Checkpoint, Dialect, ShardWriter};
@@ -27,6 +28,16 @@ fn tensors() -> impl Strategy<Value = Vec<OwnedTensor>> {
     })
 }
 
+/// The files of a folder by name.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(folder).expect("a folder").map(|entry| {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, std::fs::read(&path).expect("readable"))
+    });
+    files.collect()
+}
+
 fn out_path(folder: &Folder) -> PathBuf {
     folder.path().join("out")
 }
@@ -36,23 +47,42 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn what_is_written_is_read_again(
-        tensors in tensors(), max_shard_bytes in 1u64..200, cut in 0usize..30,
+        tensors in tensors(),
+        max_shard_bytes in 1u64..200,
+        (cut, lost, finished) in (0usize..30, 0usize..30, any::<bool>()),
     ) {
+        let plain = Folder::new();
+        let plain_out = out_path(&plain);
+        let mut writer = ShardWriter::create(&plain_out, max_shard_bytes).expect("a new folder");
+        tensors.iter().for_each(|tensor| writer.push_owned(tensor).expect("a sound tensor"));
+        writer.finish().expect("finished");
+
         let folder = Folder::new();
         let out = out_path(&folder);
         let mut writer = ShardWriter::create(&out, max_shard_bytes).expect("a new folder");
         for (number, tensor) in tensors.iter().enumerate() {
             if number == cut {
-                // Killed: what was sealed stays, the rest is written again.
-                writer.seal().expect("sealed");
-                drop(writer);
-                writer = ShardWriter::resume(&out, max_shard_bytes).expect("unfinished");
-                prop_assert!(tensors[..cut].iter().all(|tensor| writer.holds(&tensor.name)));
+                // Killed later: what was saved stays, the rest is written again.
+                let saved = writer.save().expect("saved");
+                for tensor in tensors[cut..].iter().take(lost) {
+                    writer.push_owned(tensor).expect("a sound tensor");
+                }
+                if finished && tensors.len() > cut + lost {
+                    writer.finish().expect("finished");
+                } else {
+                    drop(writer);
+                }
+                let text = serde_json::to_string(&saved).expect("JSON");
+                let saved = serde_json::from_str(&text).expect("JSON of our own");
+                writer = ShardWriter::resume(&out, max_shard_bytes, &saved).expect("unfinished");
+                let held = tensors.iter().filter(|tensor| writer.holds(&tensor.name)).count();
+                prop_assert_eq!(held, cut);
             }
             writer.push_owned(tensor).expect("a sound tensor");
         }
         prop_assert!(Checkpoint::open(&out).is_err(), "an unfinished folder is no model");
-        std::fs::write(out.join("config.json"), "{}").expect("writable");
+        let config = out.join("config.json");
+        std::fs::write(config, "{}").expect("writable");
         let total = writer.finish().expect("finished");
         let checkpoint = Checkpoint::open(&out).expect("a model");
         prop_assert_eq!(checkpoint.total_bytes(), total);
@@ -60,8 +90,12 @@ proptest! {
         for tensor in &tensors {
             let read = checkpoint.tensor(&tensor.name).expect("written");
             prop_assert_eq!(read.shape, &tensor.shape[..]);
-            prop_assert_eq!(read.bytes(), &tensor.bytes[..]);
+            prop_assert_eq!(&read.read_stored().expect("as opened"), &tensor.bytes);
         }
+        // Neither a kill nor where it was changes a byte.
+        let mut files = contents(&out);
+        files.remove("config.json");
+        prop_assert_eq!(files, contents(&plain_out));
         for entry in std::fs::read_dir(&out).expect("a folder") {
             let path = entry.expect("a file").path();
             if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -83,16 +117,16 @@ fn bad_writes_are_refused() {
     let folder = Folder::new();
     let out = out_path(&folder);
     let mut writer = ShardWriter::create(&out, 1 << 20).expect("a new folder");
-    let error = ShardWriter::create(&out, 1 << 20).expect_err("it exists").to_string();
-    assert!(error.contains("exists; choose another output folder"), "{error}");
     writer.push("a", DType::F32, &[1], &[0; 4]).expect("sound");
+    let error = ShardWriter::create(&out, 1 << 20).expect_err("in use").to_string();
+    assert!(error.contains("exists; choose another output folder"), "{error}");
     let error = writer.push("a", DType::F32, &[1], &[0; 4]).expect_err("twice").to_string();
     assert!(error.contains("tensor `a`: written before"), "{error}");
     let error = writer.push("b", DType::F32, &[2], &[0; 4]).expect_err("too short").to_string();
     assert!(error.contains("4 bytes to write, [2] of f32 takes 8"), "{error}");
     writer.finish().expect("one tensor");
-    let error = ShardWriter::resume(&out, 1 << 20).expect_err("finished").to_string();
-    assert!(error.contains("model.safetensors: exists"), "{error}");
+    let error = ShardWriter::create(&out, 1 << 20).expect_err("finished").to_string();
+    assert!(error.contains("exists"), "{error}");
     let empty = ShardWriter::create(&folder.path().join("empty"), 1).expect("a new folder");
     assert!(empty.finish().is_err());
 }

@@ -121,7 +121,7 @@ fn tensor_table(model: &OpenModel, schemes: &HashMap<String, String>) -> Table {
             printable(tensor.name).to_string(),
             shape.join(" × "),
             tensor.encoding.to_string(),
-            format!("{:.3}", tensor.bytes().len() as f64 / f64::from(1 << 20)),
+            format!("{:.3}", tensor.stored_bytes() as f64 / f64::from(1 << 20)),
             scheme_of(&tensor, schemes).to_owned(),
         ]);
     }
@@ -151,7 +151,7 @@ fn as_json(
             "name": tensor.name,
             "shape": tensor.shape,
             "dtype": tensor.encoding.to_string(),
-            "bytes": tensor.bytes().len(),
+            "bytes": tensor.stored_bytes(),
             "scheme": scheme_of(&tensor, schemes),
         })
     };

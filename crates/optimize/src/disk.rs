@@ -6,8 +6,11 @@ use std::path::Path;
 use bantam_checkpoint::ShardWriter;
 
 use crate::OptimizeError;
-use crate::pipeline::{Job, partial_folder};
+use crate::output::partial_folder;
+use crate::pipeline::Job;
 
+/// Tensors that a shard's header has room for at least: each may become a few.
+const TENSORS_OF_A_HEADER: u64 = 100;
 /// Configuration, reports, and the tokenizer where it is made of a GGUF file's metadata.
 const OTHER_FILES: u64 = 16 << 20;
 
@@ -26,8 +29,11 @@ impl Job<'_> {
             None => ShardWriter::copied_bytes(&tensor),
         });
         let tensors: u64 = tensors.sum();
-        // A run that leaves a state behind every block has a shard for each.
-        let shards = self.arch.sizes.layers as u64 + tensors / self.max_shard_bytes.max(1) + 1;
+        // A shard is closed when the next tensor would be too much, so two of them hold what one may,
+        // or when its header is full.
+        let by_size = 2 * tensors / self.max_shard_bytes.max(1);
+        let count = self.checkpoint.tensors().count() as u64;
+        let shards = by_size.min(count) + count / TENSORS_OF_A_HEADER + 1;
         // While a state is saved, the one before is still there.
         let stream = (4 * self.arch.sizes.hidden as u64).saturating_mul(calibration_tokens as u64);
         let state = if self.plan.needs_calibration() { stream.saturating_mul(2) } else { 0 };

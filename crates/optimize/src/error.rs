@@ -106,6 +106,28 @@ pub enum OptimizeError {
         /// Its working folder.
         folder: PathBuf,
     },
+    /// Another process writes the output.
+    #[error(
+        "{} is being written by {}; wait until it is done, or give another folder with --output",
+        folder.display(),
+        process.map_or("another run".to_owned(), |process| format!("a run, process {process}"))
+    )]
+    Busy {
+        /// Its working folder.
+        folder: PathBuf,
+        /// The process, if it is known.
+        process: Option<u32>,
+    },
+    /// The working folder's name is taken by something else.
+    #[error(
+        "{} is there and holds no run that could go on; give another folder with --output, or \
+         remove it",
+        folder.display()
+    )]
+    NotARun {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// What an earlier run left cannot be used.
     #[error("{}: {problem}; remove the folder to start anew", path.display())]
     State {

@@ -185,7 +185,7 @@ impl FormatSearch {
 
     /// Scores of an earlier run, if this one goes on from it.
     fn load(&self, job: &Job<'_>) -> Result<Scores, OptimizeError> {
-        let (path, fingerprint) = (Self::path(job), self.fingerprint(job));
+        let (path, fingerprint) = (Self::path(job), self.fingerprint(job)?);
         if !job.resume || !path.exists() {
             return Ok(Scores { fingerprint, blocks: Vec::new() });
         }
@@ -221,10 +221,10 @@ impl FormatSearch {
     }
 
     /// What must be the same for scores to be used again; the size may change.
-    fn fingerprint(&self, job: &Job<'_>) -> String {
+    fn fingerprint(&self, job: &Job<'_>) -> Result<String, OptimizeError> {
         let of = |plan| Job { plan, ..*job }.fingerprint();
-        let plans: Vec<String> = self.plans().map(of).collect();
-        format!("{} {} {}", self.auto.score, self.auto.tokens, plans.join(" "))
+        let plans = self.plans().map(of).collect::<Result<Vec<_>, _>>()?;
+        Ok(format!("{} {} {}", self.auto.score, self.auto.tokens, plans.join(" ")))
     }
 }
 

@@ -25,6 +25,7 @@ mod matrix;
 mod memory;
 mod mixed_precision;
 mod outliers;
+mod output;
 mod output_error;
 mod pipeline;
 mod plan;
@@ -53,8 +54,9 @@ pub use histogram::Histogram;
 pub use matrix::WeightMatrix;
 pub use mixed_precision::{Choice, choose_formats};
 pub use outliers::{Outliers, RangeVerdict, STATIC_RATIO, outliers};
+pub use output::{OutputFolder, partial_folder};
 pub use output_error::OutputError;
-pub use pipeline::{Job, Progress, Stage, partial_folder};
+pub use pipeline::{Job, Progress, Stage};
 pub use plan::QuantizationPlan;
 pub use recipe::{
     ActivationKind, AutoFormats, FactorMethod, FormatScore, GroupChoice, KvKind, LayerPatterns,

@@ -26,7 +26,7 @@ const F32: u64 = 4;
 const F64: u64 = 8;
 
 impl Job<'_> {
-    /// Bytes of memory that the run takes at most, the mapped checkpoint not counted.
+    /// Bytes of memory that the run takes at most.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         let blocks = 0..self.plan.blocks.len();

@@ -1,11 +1,11 @@
-//! The stream: one block after another from the mapped checkpoint to the written folder.
+//! The stream: one block after another from the checkpoint to the written folder.
 //!
 //! In memory are one block's weights, what calibration remembers of its inputs, the residual stream
 //! of the calibration tokens, and an output shard. Blocks see the inputs that the quantized blocks
 //! before them make, as they will when the model runs.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bantam_backend::{Backend, KvRanges};
@@ -16,6 +16,7 @@ use bantam_numerics::{DType, Encoding, QuantScheme};
 
 use crate::collect::{Collect, StoredRanges};
 use crate::fold::VectorType;
+use crate::output::OutputFolder;
 use crate::report::{CalibrationReport, KvScales, Report};
 use crate::state::State;
 use crate::treat::{StoredTypes, TreatedBlock, needed_statistics, treat};
@@ -23,6 +24,9 @@ use crate::{Calibration, OptimizeError, QuantizationPlan, Recipe, ScalePrecision
 
 /// What weights run in that are not quantized, as they will when the result is served.
 pub(crate) const KEPT: QuantScheme = QuantScheme::BF16;
+
+/// Bytes of each tensor that tell one model from another.
+const SAMPLED_BYTES: usize = 256;
 
 /// A model to quantize, and how.
 #[derive(Clone, Copy, Debug)]
@@ -75,35 +79,27 @@ pub enum Stage {
     Propagating,
 }
 
-/// The folder that a run works in until it is finished.
-#[must_use]
-pub fn partial_folder(folder: &Path) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    folder.with_file_name(name)
-}
-
 impl Job<'_> {
     /// Refuses what can be known to fail, without reading weights; so many tokens will be calibrated
     /// with.
     ///
     /// # Errors
-    /// If the folder exists, an earlier run was not finished, the dialect cannot say what the plan
-    /// makes, the model is quantized already, or the disk has no room for the result.
+    /// If the folder exists or another run writes it, an earlier run was not finished, the dialect
+    /// cannot say what the plan makes, the model is quantized already, or the disk has no room for the
+    /// result.
     pub fn check(&self, calibration_tokens: usize) -> Result<(), OptimizeError> {
-        if self.folder.exists() {
-            return Err(OptimizeError::FolderExists { folder: self.folder.to_path_buf() });
-        }
+        OutputFolder::check(self.folder, self.resume)?;
+        self.check_work(calibration_tokens)
+    }
+
+    /// What [`check`](Self::check) refuses, the state of the folder apart.
+    fn check_work(&self, calibration_tokens: usize) -> Result<(), OptimizeError> {
         if let Some(method) = already_quantized(self.checkpoint) {
             let model = self.checkpoint.path().display().to_string();
             return Err(OptimizeError::AlreadyQuantized { model, method });
         }
         self.arch.check_tensors(self.checkpoint)?;
         self.layers().iter().try_for_each(|layer| self.dialect.check(layer))?;
-        let partial = partial_folder(self.folder);
-        if partial.exists() && !self.resume {
-            return Err(OptimizeError::Unfinished { folder: partial });
-        }
         self.check_disk(calibration_tokens)
     }
 
@@ -127,20 +123,37 @@ impl Job<'_> {
     /// Quantizes the model and writes the folder; it appears when it is complete.
     ///
     /// # Errors
-    /// As [`check`](Self::check), and if a weight or an input is not finite, or writing fails. What
-    /// was done stays in the [`partial_folder`] for a resume.
+    /// As [`check`](Self::check) and [`build`](Self::build).
     pub fn run<B: Backend>(
         &self,
         backend: &B,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Report, OptimizeError> {
-        self.check(self.calibration.tokens())?;
+        let output = OutputFolder::claim(self.folder, self.resume)?;
+        let report = self.build(&output, backend, progress)?;
+        output.publish()?;
+        Ok(report)
+    }
+
+    /// Quantizes the model into the working folder of the output, which the caller
+    /// [publishes](OutputFolder::publish) when all that belongs into it is there.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and if a weight or an input is not finite, reading or writing fails,
+    /// or the source is written to meanwhile. What was done stays for a resume.
+    pub fn build<B: Backend>(
+        &self,
+        output: &OutputFolder,
+        backend: &B,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Report, OptimizeError> {
+        self.check_work(self.calibration.tokens())?;
         if self.plan.needs_calibration() && self.calibration.sequences.is_empty() {
             return Err(OptimizeError::NoCalibration { recipe: self.recipe.name.clone() });
         }
-        let started = Instant::now();
-        let partial = partial_folder(self.folder);
-        let (mut writer, mut state) = self.open(&partial)?;
+        let (started, fingerprint) = (Instant::now(), self.fingerprint()?);
+        let partial = output.partial();
+        let (mut writer, mut state) = self.open(output, &fingerprint)?;
         let blocks = self.arch.sizes.layers;
         let mut runner = self.runner(backend)?;
         if let (0, Some(runner)) = (state.next_block, &runner) {
@@ -148,7 +161,7 @@ impl Job<'_> {
             state.stream =
                 self.calibration.sequences.iter().map(embed).collect::<Result<_, _>>()?;
         }
-        let mut last_seal = Instant::now();
+        let mut last_save = Instant::now();
         for block in state.next_block..blocks {
             let report = &mut |stage, share: f64| {
                 let done = (block as f64 + share) / blocks as f64;
@@ -158,28 +171,33 @@ impl Job<'_> {
             self.write_block(&mut writer, block, &treated)?;
             state.sites.extend(treated.reports);
             state.next_block = block + 1;
-            if last_seal.elapsed() >= self.save_every {
-                writer.seal()?;
-                state.save(&partial, self.fingerprint(), started.elapsed())?;
-                last_seal = Instant::now();
+            let last = block + 1 == blocks;
+            if last {
+                state.stream.clear(); // the inputs of the last block
+            }
+            if last || last_save.elapsed() >= self.save_every {
+                state.shards = writer.save()?;
+                state.save(partial, &fingerprint, started.elapsed())?;
+                last_save = Instant::now();
             }
         }
         let quantized_bytes = self.finish(writer, &state)?;
-        State::remove(&partial)?;
-        std::fs::rename(&partial, self.folder).map_err(OptimizeError::io(&partial))?;
         Ok(self.report(state, quantized_bytes, started.elapsed()))
     }
 
     /// Starts anew or goes on.
-    fn open(&self, partial: &Path) -> Result<(ShardWriter, State), OptimizeError> {
-        if partial.exists() {
-            if let Some(state) = State::load(partial, &self.fingerprint())? {
-                return Ok((ShardWriter::resume(partial, self.max_shard_bytes)?, state));
-            }
-            // Nothing was sealed yet.
-            std::fs::remove_dir_all(partial).map_err(OptimizeError::io(partial))?;
+    fn open(
+        &self,
+        output: &OutputFolder,
+        fingerprint: &str,
+    ) -> Result<(ShardWriter, State), OptimizeError> {
+        let (partial, shard_bytes) = (output.partial(), self.max_shard_bytes);
+        if let Some(state) = State::load(partial, fingerprint)? {
+            output.empty(|name| State::owns(name) || ShardWriter::owns(name))?;
+            return Ok((ShardWriter::resume(partial, shard_bytes, &state.shards)?, state));
         }
-        Ok((ShardWriter::create(partial, self.max_shard_bytes)?, State::default()))
+        output.empty(|_| false)?;
+        Ok((ShardWriter::create(partial, shard_bytes)?, State::default()))
     }
 
     fn runner<'b, B: Backend>(
@@ -348,16 +366,25 @@ impl Job<'_> {
     }
 
     /// What must be the same for a resume to make sense.
-    pub(crate) fn fingerprint(&self) -> String {
+    ///
+    /// # Errors
+    /// If the model cannot be read.
+    pub(crate) fn fingerprint(&self) -> Result<String, OptimizeError> {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
         let (path, dialect) = (self.checkpoint.path().display(), self.dialect.name());
-        let bytes = self.checkpoint.total_bytes();
-        hash.update(format!("{path}\n{bytes}\n{dialect}\n{:?}\n", self.plan).as_bytes());
+        let (bytes, shard_bytes) = (self.checkpoint.total_bytes(), self.max_shard_bytes);
+        let job = format!("{path}\n{bytes}\n{dialect}\n{shard_bytes}\n{:?}\n", self.plan);
+        hash.update(job.as_bytes());
+        hash.update(self.checkpoint.config().to_string().as_bytes());
+        for tensor in self.checkpoint.tensors() {
+            hash.update(tensor.name.as_bytes());
+            hash.update(tensor.read_beginning(SAMPLED_BYTES)?);
+        }
         for token in self.calibration.sequences.iter().flatten() {
             hash.update(token.to_le_bytes());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     fn report(&self, state: State, quantized_bytes: u64, elapsed: Duration) -> Report {

@@ -5,6 +5,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use bantam_checkpoint::write::SavedShards;
 use serde::{Deserialize, Serialize};
 
 use crate::OptimizeError;
@@ -24,6 +25,8 @@ pub(crate) struct State {
     pub(crate) seconds_before: f64,
     /// The residual stream before the next block, `[T, C]` for each sequence.
     pub(crate) stream: Vec<Vec<f32>>,
+    /// What is written of the output.
+    pub(crate) shards: SavedShards,
 }
 
 /// The part of the state that is a JSON file.
@@ -36,6 +39,7 @@ struct Stored {
     seconds: f64,
     /// Numbers of each sequence in the stream.
     lengths: Vec<usize>,
+    shards: SavedShards,
 }
 
 const STATE: &str = "quantize-state.json";
@@ -46,11 +50,12 @@ fn stream_name(next_block: usize) -> String {
 }
 
 impl State {
-    /// Saves the state; it replaces the one before at once or not at all.
+    /// Saves the state; it replaces the one before at once or not at all. Everything that a resume
+    /// needs is in this one file or named by it, so that a run may be killed at any moment.
     pub(crate) fn save(
         &self,
         folder: &Path,
-        fingerprint: String,
+        fingerprint: &str,
         elapsed: Duration,
     ) -> Result<(), OptimizeError> {
         let path = folder.join(stream_name(self.next_block));
@@ -64,16 +69,19 @@ impl State {
             .sync_all()
             .map_err(&failed)?;
         let stored = Stored {
-            fingerprint,
+            fingerprint: fingerprint.to_owned(),
             next_block: self.next_block,
             sites: self.sites.clone(),
             kv: self.kv.clone(),
             seconds: self.seconds_before + elapsed.as_secs_f64(),
             lengths: self.stream.iter().map(Vec::len).collect(),
+            shards: self.shards.clone(),
         };
         let text = serde_json::to_string(&stored).expect("numbers and strings have a JSON form");
         let (path, next) = (folder.join(STATE), folder.join("quantize-state.json.next"));
-        fs::write(&next, text).map_err(OptimizeError::io(&next))?;
+        let failed = OptimizeError::io(&next);
+        let mut file = File::create(&next).map_err(&failed)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&failed)?;
         fs::rename(&next, &path).map_err(OptimizeError::io(&path))?;
         for entry in fs::read_dir(folder).map_err(OptimizeError::io(folder))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -84,15 +92,25 @@ impl State {
         Ok(())
     }
 
+    /// Whether a file of this name belongs to the state.
+    pub(crate) fn owns(name: &str) -> bool {
+        name.starts_with("quantize-st")
+    }
+
+    /// Whether a run has left a state in the folder.
+    pub(crate) fn is_in(folder: &Path) -> bool {
+        folder.join(STATE).exists()
+    }
+
     /// The state that a run left, if it left one.
     ///
     /// # Errors
     /// If it is of another run, or damaged.
     pub(crate) fn load(folder: &Path, fingerprint: &str) -> Result<Option<Self>, OptimizeError> {
-        let path = folder.join(STATE);
-        if !path.exists() {
+        if !Self::is_in(folder) {
             return Ok(None);
         }
+        let path = folder.join(STATE);
         let text = fs::read_to_string(&path).map_err(OptimizeError::io(&path))?;
         let damaged = |problem: String| OptimizeError::State { path: path.clone(), problem };
         let stored: Stored =
@@ -121,13 +139,14 @@ impl State {
             kv: stored.kv,
             seconds_before: stored.seconds,
             stream,
+            shards: stored.shards,
         }))
     }
 
     /// Removes what a finished model does not need.
     pub(crate) fn remove(folder: &Path) -> Result<(), OptimizeError> {
         for entry in fs::read_dir(folder).map_err(OptimizeError::io(folder))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("quantize-st") {
+            if Self::owns(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path()).map_err(OptimizeError::io(&entry.path()))?;
             }
         }

@@ -9,6 +9,7 @@ use bantam_numerics::{BlockType, DType, Encoding};
 use super::cursor::Cursor;
 use super::metadata::Metadata;
 use crate::CheckpointError;
+use crate::model_file::ModelFile;
 use crate::tensor::{RowOrder, TensorEntry, checked_size};
 
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -22,6 +23,9 @@ const MIN_PAIR_BYTES: u64 = 8 + 4 + 1;
 /// Bytes of the shortest tensor description: name length, dimensions, type, offset.
 const MIN_TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
+/// Items that space is reserved for before they are read: a count may be wrong in a large file.
+pub(super) const MOST_RESERVED: usize = 1 << 16;
+
 /// GGML type numbers of plain scalars.
 const SCALAR_TYPES: [(u32, DType); 8] = [
     (0, DType::F32),
@@ -34,6 +38,29 @@ const SCALAR_TYPES: [(u32, DType); 8] = [
     (30, DType::BF16),
 ];
 
+/// GGML types that are not read, and what they are called: the formats below 4 bits whose levels are
+/// in large tables, formats of runs and not of files, and those that are no more (ggml.h).
+const UNREAD_TYPES: [(u32, &str); 18] = [
+    (4, "Q4_2, which GGML has removed"),
+    (5, "Q4_3, which GGML has removed"),
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (29, "IQ1_M"),
+    (31, "Q4_0_4_4, which GGML has removed (Q4_0 takes its place)"),
+    (32, "Q4_0_4_8, which GGML has removed (Q4_0 takes its place)"),
+    (33, "Q4_0_8_8, which GGML has removed (Q4_0 takes its place)"),
+    (36, "IQ4_NL_4_4, which GGML has removed (IQ4_NL takes its place)"),
+    (37, "IQ4_NL_4_8, which GGML has removed (IQ4_NL takes its place)"),
+    (38, "IQ4_NL_8_8, which GGML has removed (IQ4_NL takes its place)"),
+    (41, "Q1_0"),
+];
+
 /// What a file's header says. Tensors have their GGUF names, in file order.
 #[derive(Debug)]
 pub(crate) struct Header {
@@ -42,14 +69,15 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads the header in one pass over `bytes`, the whole file.
-    pub(crate) fn parse(file: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
-        let mut cursor = Cursor::new(file, bytes);
+    /// Reads the header in one pass.
+    pub(crate) fn parse(file: &ModelFile) -> Result<Self, CheckpointError> {
+        let mut cursor = Cursor::new(file);
+        let (file, length) = (file.path(), file.length());
         check_magic_and_version(&mut cursor)?;
         let tensor_count = cursor.count(MIN_TENSOR_BYTES, "the tensor list")?;
         let pair_count = cursor.count(MIN_PAIR_BYTES, "the metadata")?;
         let metadata = Metadata::read(&mut cursor, file, pair_count)?;
-        let mut descriptions = Vec::with_capacity(tensor_count);
+        let mut descriptions = Vec::with_capacity(tensor_count.min(MOST_RESERVED));
         for _ in 0..tensor_count {
             descriptions.push(Description::read(&mut cursor, file)?);
         }
@@ -58,7 +86,7 @@ impl Header {
         let data_start = (cursor.position() as u64).next_multiple_of(alignment);
         let mut tensors = descriptions
             .into_iter()
-            .map(|description| description.check(file, bytes, data_start, alignment))
+            .map(|description| description.check(file, length, data_start, alignment))
             .collect::<Result<Vec<_>, _>>()?;
         check_overlap(file, &mut tensors)?;
         Ok(Self { metadata, tensors })
@@ -86,9 +114,15 @@ fn check_magic_and_version(cursor: &mut Cursor<'_>) -> Result<(), CheckpointErro
         return Ok(());
     }
     Err(cursor.error(if VERSIONS.contains(&version.swap_bytes()) {
-        "big-endian GGUF; only little-endian files are read".to_owned()
+        "big-endian GGUF; only little-endian files are read, convert it with gguf_convert_endian.py \
+         of llama.cpp"
+            .to_owned()
     } else {
-        format!("GGUF version {version}; versions 2 and 3 are read")
+        let way_out = match version {
+            1 => "convert the model again, or fetch a newer file of it",
+            _ => "fetch another file of the model",
+        };
+        format!("GGUF version {version}; versions 2 and 3 are read; {way_out}")
     }))
 }
 
@@ -114,7 +148,7 @@ struct Description {
 
 impl Description {
     fn read(cursor: &mut Cursor<'_>, file: &Path) -> Result<Self, CheckpointError> {
-        let name = cursor.text("a tensor name")?.to_owned();
+        let name = cursor.text("a tensor name")?;
         let what = &format!("the description of tensor `{name}`");
         let dimensions = cursor.u32(what)?;
         if dimensions > MAX_DIMENSIONS {
@@ -137,7 +171,7 @@ impl Description {
     fn check(
         self,
         file: &Path,
-        bytes: &[u8],
+        length: usize,
         data_start: u64,
         alignment: u64,
     ) -> Result<TensorEntry, CheckpointError> {
@@ -148,8 +182,13 @@ impl Description {
         };
         let encoding = encoding_of(self.ggml_type).ok_or_else(|| {
             let id = self.ggml_type;
+            let named = UNREAD_TYPES.iter().find(|(number, _)| *number == id);
+            let kind = match named {
+                Some((_, name)) => format!("stored as {name} (GGML type {id}), which is not read"),
+                None => format!("GGML type {id} is not known"),
+            };
             tensor_error(format!(
-                "GGML type {id} is not supported; supported: {}",
+                "{kind}; use a file of the same model in one of {}",
                 supported_types()
             ))
         })?;
@@ -171,12 +210,12 @@ impl Description {
         }
         let start = u128::from(data_start) + u128::from(self.offset);
         let end = start + size as u128;
-        if end > bytes.len() as u128 {
+        if end > length as u128 {
             return Err(CheckpointError::Truncated {
                 file: file.to_path_buf(),
                 what: format!("tensor `{}`", self.name),
                 needed: end,
-                got: bytes.len() as u64,
+                got: length as u64,
             });
         }
         Ok(TensorEntry {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::cursor::Cursor;
+use super::header::MOST_RESERVED;
 use crate::CheckpointError;
 
 /// Arrays of arrays deeper than this are refused; no known key nests at all.
@@ -66,9 +67,9 @@ impl Metadata {
         let mut metadata = Self { file: file.to_path_buf(), values: BTreeMap::new() };
         for _ in 0..count {
             let key = cursor.text("a metadata key")?;
-            let value = read_value(cursor, key)?;
-            if metadata.values.insert(key.to_owned(), value).is_some() {
-                return Err(metadata.error(key, "given twice".to_owned()));
+            let value = read_value(cursor, &key)?;
+            if metadata.values.insert(key.clone(), value).is_some() {
+                return Err(metadata.error(&key, "given twice".to_owned()));
             }
         }
         Ok(metadata)
@@ -77,6 +78,11 @@ impl Metadata {
     /// The file the metadata is from.
     pub(crate) fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Whether the key is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
     }
 
     /// An integer that fits `T`, if the key is there.
@@ -198,7 +204,7 @@ fn read_value(cursor: &mut Cursor<'_>, key: &str) -> Result<MetadataValue, Check
         t::F32 => MetadataValue::Float(shortest(f32::from_le_bytes(cursor.array(what)?))),
         t::F64 => MetadataValue::Float(f64::from_le_bytes(cursor.array(what)?)),
         t::BOOL => MetadataValue::Bool(read_bool(cursor, what)?),
-        t::STRING => MetadataValue::Text(cursor.text(what)?.to_owned()),
+        t::STRING => MetadataValue::Text(cursor.text(what)?),
         t::ARRAY => MetadataValue::Array(read_array(cursor, what, MAX_DEPTH)?),
         other => return Err(unknown_type(cursor, what, other)),
     })
@@ -223,9 +229,7 @@ fn read_array(
         t::F32 => MetadataArray::Floats(scalars(cursor, what, f32::from_le_bytes)?),
         t::F64 => MetadataArray::Doubles(scalars(cursor, what, f64::from_le_bytes)?),
         t::BOOL => MetadataArray::Bools(items(cursor, what, 1, |cursor| read_bool(cursor, what))?),
-        t::STRING => MetadataArray::Texts(items(cursor, what, 8, |cursor| {
-            cursor.text(what).map(str::to_owned)
-        })?),
+        t::STRING => MetadataArray::Texts(items(cursor, what, 8, |cursor| cursor.text(what))?),
         t::ARRAY if depth > 0 => MetadataArray::Arrays(items(cursor, what, 12, |cursor| {
             read_array(cursor, what, depth - 1)
         })?),
@@ -244,7 +248,7 @@ fn items<T>(
     mut read: impl FnMut(&mut Cursor<'_>) -> Result<T, CheckpointError>,
 ) -> Result<Vec<T>, CheckpointError> {
     let count = cursor.count(item_bytes, what)?;
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity(count.min(MOST_RESERVED));
     for _ in 0..count {
         values.push(read(cursor)?);
     }
@@ -280,6 +284,7 @@ fn unknown_type(cursor: &Cursor<'_>, what: &str, found: u32) -> CheckpointError 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model_file::ModelFile;
 
     #[test]
     fn floats_keep_their_decimal_and_their_bits() {
@@ -294,7 +299,8 @@ mod tests {
     fn a_count_the_file_cannot_hold_is_refused_before_it_is_used() {
         let mut bytes = value_type::U64.to_le_bytes().to_vec();
         bytes.extend(u64::MAX.to_le_bytes());
-        let mut cursor = Cursor::new(Path::new("test.gguf"), &bytes);
+        let file = ModelFile::of_bytes(&bytes);
+        let mut cursor = Cursor::new(&file);
         let error = read_array(&mut cursor, "metadata `x`", 1).expect_err("nothing follows");
         assert!(matches!(error, CheckpointError::Truncated { .. }), "{error}");
     }
@@ -306,7 +312,8 @@ mod tests {
             bytes.extend(value_type::ARRAY.to_le_bytes());
             bytes.extend(1u64.to_le_bytes());
         }
-        let mut cursor = Cursor::new(Path::new("test.gguf"), &bytes);
+        let file = ModelFile::of_bytes(&bytes);
+        let mut cursor = Cursor::new(&file);
         let error = read_array(&mut cursor, "metadata `x`", MAX_DEPTH).expect_err("too deep");
         assert!(error.to_string().contains("nested"), "{error}");
     }

@@ -20,21 +20,19 @@ pub(crate) use vocabulary::vocabulary;
 
 use crate::CheckpointError;
 use crate::checkpoint::{Contents, TokenizerOrigin};
-use crate::mmap::MappedFile;
+use crate::model_file::ModelFile;
 use crate::tensor::TensorEntry;
 use header::Header;
 use names::Architecture;
 
 /// Opens a GGUF model from all its parts, in order.
 pub(crate) fn load(parts: &[PathBuf]) -> Result<Contents, CheckpointError> {
-    let files = parts.iter().map(|part| MappedFile::open(part)).collect::<Result<Vec<_>, _>>()?;
-    let mut headers = files
-        .iter()
-        .map(|file| Header::parse(file.path(), file.bytes()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let files = parts.iter().map(|part| ModelFile::open(part)).collect::<Result<Vec<_>, _>>()?;
+    let mut headers = files.iter().map(Header::parse).collect::<Result<Vec<_>, _>>()?;
     split::check(&headers)?;
 
     let architecture = Architecture::of(&headers[0].metadata)?;
+    config::check_supported(&headers[0].metadata)?;
     let heads = config::Heads::of(&headers[0].metadata)?;
     let mut tensors: Vec<TensorEntry> = Vec::new();
     for (number, header) in headers.iter_mut().enumerate() {
@@ -58,7 +56,7 @@ pub(crate) fn load(parts: &[PathBuf]) -> Result<Contents, CheckpointError> {
 }
 
 /// Sorts the tensors by name and refuses two of one name.
-fn check_unique(files: &[MappedFile], tensors: &mut [TensorEntry]) -> Result<(), CheckpointError> {
+fn check_unique(files: &[ModelFile], tensors: &mut [TensorEntry]) -> Result<(), CheckpointError> {
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     match tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
         None => Ok(()),

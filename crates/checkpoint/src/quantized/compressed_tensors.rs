@@ -299,13 +299,13 @@ impl Scales {
 }
 
 /// The signed level of a weight, from words or bytes.
-fn levels<'a>(
-    source: &Source<'a>,
+fn levels(
+    source: &Source<'_>,
     n: usize,
     k: usize,
     bits: usize,
     packed: bool,
-) -> Result<impl Fn(usize, usize) -> i8 + use<'a>, CheckpointError> {
+) -> Result<impl Fn(usize, usize) -> i8 + use<>, CheckpointError> {
     let columns = k.div_ceil(per_word(bits));
     let bytes = if packed {
         source.bytes("weight_packed", DType::I32, [n, columns])?
@@ -325,7 +325,7 @@ fn levels<'a>(
         if packed {
             (words.along_columns(n, at) as i32 - middle) as i8
         } else {
-            bytes[n * k + at] as i8
+            words.bytes[n * k + at] as i8
         }
     })
 }

@@ -115,5 +115,5 @@ pub(super) fn codes(
     }
     let (along_n, along_k) = block.grid(n, k);
     let scales = source.numbers(scale, along_n * along_k)?;
-    Ok(WeightData::Fp8 { codes: codes.to_vec(), block, scales })
+    Ok(WeightData::Fp8 { codes, block, scales })
 }

@@ -111,8 +111,8 @@ impl LayerFormat for Layout {
         let weights = source.bytes("qweight", DType::I32, [k / per_word, n])?;
         let weights = Words { bytes: weights, columns: n, bits };
         let zeros = source.bytes("qzeros", DType::I32, [groups, n / per_word])?;
-        let zeros = if self.less_one { plus_one(zeros, bits) } else { zeros.to_vec() };
-        let zeros = Words { bytes: &zeros, columns: n / per_word, bits };
+        let zeros = if self.less_one { plus_one(&zeros, bits) } else { zeros };
+        let zeros = Words { bytes: zeros, columns: n / per_word, bits };
         let by_group = source.numbers("scales", groups * n)?;
         let order = order_of_groups(source, "g_idx", k, group)?;
 

@@ -31,14 +31,14 @@ impl<'a> Source<'a> {
         part: &str,
         dtype: DType,
         shape: [usize; 2],
-    ) -> Result<&'a [u8], CheckpointError> {
+    ) -> Result<Vec<u8>, CheckpointError> {
         let tensor = self.tensor(part)?;
         if tensor.encoding != Encoding::Scalar(dtype) || tensor.shape != shape {
             let (encoding, got) = (tensor.encoding, tensor.shape);
             let problem = format!("is {encoding} {got:?}, expected {dtype} {shape:?}");
             return Err(wrong(&tensor, problem));
         }
-        Ok(tensor.bytes())
+        tensor.read_stored()
     }
 
     /// `count` scales or factors, in whatever float type and shape.
@@ -52,8 +52,9 @@ impl<'a> Source<'a> {
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(at) => {
+                let (row, column) = (at / tensor.cols().max(1), at % tensor.cols().max(1));
                 let problem = format!(
-                    "number {at} is {}; the file is damaged or was saved from a diverged run",
+                    "[{row}, {column}] is {}; the file is damaged or was saved from a diverged run",
                     values[at]
                 );
                 Err(wrong(&tensor, problem))
@@ -73,7 +74,7 @@ impl<'a> Source<'a> {
     /// Refuses a tensor that should say nothing: zero points of a symmetric format.
     pub(super) fn expect_all(&self, part: &str, expected: &[u8]) -> Result<(), CheckpointError> {
         let Some(tensor) = self.optional(part) else { return Ok(()) };
-        let all = tensor.bytes().iter().all(|byte| expected.contains(byte));
+        let all = tensor.read_stored()?.iter().all(|byte| expected.contains(byte));
         if all {
             return Ok(());
         }

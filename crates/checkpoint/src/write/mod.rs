@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::CheckpointError;
 pub use companions::{holds_weights, write_companions, write_json};
-pub use shards::{OwnedTensor, ShardWriter};
+pub use shards::{OwnedTensor, SavedShards, ShardWriter};
 
 /// The format of a quantized checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,15 +79,14 @@ impl Candidate {
     }
 
     /// A hash of its configuration and the beginning of each of its tensors.
-    fn weights(&self) -> Fingerprint {
+    fn weights(&self) -> anyhow::Result<Fingerprint> {
         let mut fingerprint = Fingerprint::default();
         fingerprint.add(self.model.checkpoint.config().to_string().as_bytes());
         for tensor in self.model.checkpoint.tensors() {
-            let bytes = tensor.bytes();
             fingerprint.add(tensor.name.as_bytes());
-            fingerprint.add(&bytes[..bytes.len().min(SAMPLED_BYTES)]);
+            fingerprint.add(&tensor.read_beginning(SAMPLED_BYTES)?);
         }
-        fingerprint
+        Ok(fingerprint)
     }
 }
 
@@ -118,8 +117,12 @@ impl AnswerSheet {
             shots: args.shots(),
             context,
             model: candidate.name(),
-            weights: candidate.weights().to_string(),
-            against: against.map(|other| format!("{} {}", other.name(), other.weights())),
+            weights: candidate.weights()?.to_string(),
+            against: against
+                .map(|other| {
+                    Ok::<_, anyhow::Error>(format!("{} {}", other.name(), other.weights()?))
+                })
+                .transpose()?,
         };
         let against = against.map_or(String::new(), |other| format!(".against.{}", other.name()));
         let ResultsHeader { task, form, shots, model, .. } = &header;

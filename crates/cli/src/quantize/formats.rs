@@ -1,5 +1,7 @@
 //! The formats that layers take by recipe `auto`.
 
+use std::path::Path;
+
 use anyhow::{Context, bail};
 use bantam_optimize::report::Report;
 use bantam_optimize::{FormatScore, FormatSearch, FoundFormats, Job, Recipe};
@@ -77,9 +79,9 @@ pub(super) fn choose(
 }
 
 /// Leaves the choice in the folder and in the report: recipe.toml can be used again.
-pub(super) fn keep(job: &Job<'_>, found: &FoundFormats, report: &mut Report) -> anyhow::Result<()> {
-    let path = job.folder.join("recipe.toml");
+pub(super) fn keep(folder: &Path, found: &FoundFormats, report: &mut Report) -> anyhow::Result<()> {
+    let path = folder.join("recipe.toml");
     std::fs::write(&path, found.recipe.to_toml()).with_context(|| path.display().to_string())?;
     report.formats = Some(found.report.clone());
-    Ok(FormatSearch::forget(job)?)
+    Ok(())
 }

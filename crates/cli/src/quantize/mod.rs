@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use bantam_backend::KvFormat;
 use bantam_checkpoint::{Checkpoint, Dialect};
 use bantam_eval::{Baseline, Convention, EVAL_TEXT};
 use bantam_model::Precision;
-use bantam_optimize::report::Accuracy;
+use bantam_optimize::report::{Accuracy, Report};
 use bantam_optimize::{
-    Calibration, CalibrationOptions, FormatSearch, GroupChoice, Job, KvKind, Progress,
-    QuantizationPlan, Recipe, Stage, WeightKind,
+    Calibration, CalibrationOptions, FormatSearch, GroupChoice, Job, KvKind, OutputFolder,
+    Progress, QuantizationPlan, Recipe, Stage, WeightKind, partial_folder,
 };
 use clap::Args;
 use indicatif::ProgressBar;
@@ -32,7 +32,7 @@ use crate::scoring::{self, ScoredText, SideBySide, StepShape};
 
 /// Make a model small, and show what that cost
 ///
-/// Reads one decoder layer after another from the mapped checkpoint, so that a model may be larger
+/// Reads one decoder layer after another from the checkpoint, so that a model may be larger
 /// than memory, and writes a Hugging Face folder that bantam, vLLM, SGLang and TensorRT-LLM load.
 /// The folder appears when it is complete. With it come report.json and report.html: the error of
 /// each layer, and perplexity and KL divergence beside the original on a text that calibration did
@@ -104,8 +104,9 @@ pub(crate) struct QuantizeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of calibration")]
 struct CalibrationArgs {
-    /// Text, or JSON Lines with "text", "messages" or "instruction" and "output" [default: text that
-    /// the model itself writes, by --seed]
+    /// Text, or JSON: an array or a value a line, of texts or of objects with "text", "messages",
+    /// "conversations", "instruction" and "output", "prompt" and "completion", or "question" and
+    /// "answer" [default: text that the model itself writes, by --seed]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
 
@@ -198,7 +199,7 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
         None => QuantizationPlan::new(&recipe, &model.arch)?,
     };
     let empty = Calibration::default();
-    let mut job = Job {
+    let job = Job {
         checkpoint: &model.checkpoint,
         arch: &model.arch,
         recipe: &recipe,
@@ -217,10 +218,45 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
     for plan in search.iter().flat_map(FormatSearch::plans) {
         Job { plan, ..job }.check(calibration_tokens)?;
     }
+    let output = OutputFolder::claim(folder, args.resume)?;
+    let result = write(args, &model, &recipe, search, job, &output);
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            drop(output);
+            let partial = partial_folder(folder);
+            if partial.exists() {
+                output::note(&format!(
+                    "what was done is kept in {}; add --resume to go on from it",
+                    partial.display()
+                ));
+            }
+            return Err(error);
+        }
+    };
+    output.publish()?;
+    FormatSearch::forget(&job)?;
+    if args.json {
+        output::print_json(&report)
+    } else {
+        Ok(output::print(&report::summary(&report, folder))?)
+    }
+}
+
+/// Does the work in the output's working folder: everything that belongs there is there afterwards.
+fn write(
+    args: &QuantizeArgs,
+    model: &OpenModel,
+    recipe: &Recipe,
+    search: Option<FormatSearch>,
+    job: Job<'_>,
+    output: &OutputFolder,
+) -> anyhow::Result<Report> {
     let device = args.device.open()?;
+    let needs = search.is_some() || job.plan.needs_calibration();
     let calibration =
-        if needs { args.calibration.sequences(&model, &device)? } else { Calibration::default() };
-    job.calibration = &calibration;
+        if needs { args.calibration.sequences(model, &device)? } else { Calibration::default() };
+    let job = Job { calibration: &calibration, ..job };
     if needs {
         let (sequences, tokens) = (calibration.sequences.len(), calibration.tokens());
         output::note(&format!(
@@ -231,29 +267,29 @@ fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> 
     let found = search.map(|search| formats::choose(&search, &job, &device)).transpose()?;
     let chosen = found.as_ref().map(|found| QuantizationPlan::new(&found.recipe, &model.arch));
     let chosen = chosen.transpose()?;
-    let plan = chosen.as_ref().unwrap_or(&plan);
-    let recipe = found.as_ref().map_or(&recipe, |found| &found.recipe);
+    let plan = chosen.as_ref().unwrap_or(job.plan);
+    let recipe = found.as_ref().map_or(recipe, |found| &found.recipe);
     let job = Job { recipe, plan, ..job };
     for note in &plan.notes {
         output::note(note);
     }
     output::note(&format!("takes up to {} MiB of memory", mebibytes(job.peak_bytes())));
     let bar = output::progress_bar(1000, "quantizing");
-    let result = job.run(&device, &mut |progress| show(&bar, progress));
+    let result = job.build(output, &device, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     let mut report = result?;
     if let Some(found) = &found {
-        formats::keep(&job, found, &mut report)?;
+        formats::keep(output.partial(), found, &mut report)?;
     }
     if !args.no_eval {
-        report.accuracy = Some(compare(&model, folder, &device, plan.kv)?);
+        let accuracy = compare(model, output.partial(), &device, plan.kv);
+        report.accuracy = Some(accuracy.context(
+            "the model is quantized, but not compared with the original; add --no-eval to leave \
+             that out",
+        )?);
     }
-    report::write(&report, folder)?;
-    if args.json {
-        output::print_json(&report)
-    } else {
-        Ok(output::print(&report::summary(&report, folder))?)
-    }
+    report::write(&report, output.partial())?;
+    Ok(report)
 }
 
 /// Says where a run has come to.

@@ -21,6 +21,9 @@ pub(super) enum Entry {
     Record(Value),
 }
 
+/// An entry, or what is wrong with it, and its place in words.
+pub(super) type Placed = (String, Result<Entry, String>);
+
 /// The entries of a file, each with its place in words, such as `line 3`; an entry that is not JSON
 /// where it should be is the error of its place.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ impl Entries {
     }
 
     /// Each entry and its place.
-    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = (String, Result<Entry, String>)> + '_> {
+    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = Placed> + '_> {
         match &self.form {
             Form::Paragraphs => {
                 let paragraphs = self.text.split("\n\n").filter(|text| !text.trim().is_empty());
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     /// The entries of a file of this name and these bytes.
-    fn read(name: &str, bytes: &[u8]) -> Result<Vec<(String, Result<Entry, String>)>, String> {
+    fn read(name: &str, bytes: &[u8]) -> Result<Vec<Placed>, String> {
         let folder = std::env::temp_dir().join(format!("bantam-entries-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(name);
@@ -133,7 +136,7 @@ mod tests {
         Ok(entries?.iter().collect())
     }
 
-    fn records(values: &[(&str, Value)]) -> Vec<(String, Result<Entry, String>)> {
+    fn records(values: &[(&str, Value)]) -> Vec<Placed> {
         let record = |(place, value): &(&str, Value)| {
             ((*place).to_owned(), Ok(Entry::Record(value.clone())))
         };
