@@ -1,5 +1,6 @@
 //! An open checkpoint, whatever its format.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::gguf::{self, Metadata};
 use crate::locate::{Layout, locate};
 use crate::model_file::ModelFile;
+use crate::quantized::Pattern;
 use crate::tensor::{TensorEntry, TensorView};
 use crate::{CheckpointError, folder, suggest};
 
@@ -45,6 +47,12 @@ pub(crate) struct Contents {
     pub(crate) config: Value,
     pub(crate) generation_config: Option<Value>,
     pub(crate) tokenizer: TokenizerOrigin,
+    /// Tensors that an index lists and no file holds, with the file that should.
+    pub(crate) listed: BTreeMap<String, PathBuf>,
+    /// What is worth saying of the files.
+    pub(crate) notes: Vec<String>,
+    /// Patterns of tensors that need not be read.
+    pub(crate) unread: Vec<Pattern>,
 }
 
 /// A model on disk: its configuration, its tensors under their Hugging Face
@@ -116,6 +124,13 @@ impl Checkpoint {
     ///
     /// When there is none; the error names the most similar ones.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
+        if let (None, Some(file)) = (self.find(name), self.contents.listed.get(name)) {
+            return Err(CheckpointError::Tensor {
+                file: file.clone(),
+                tensor: name.to_owned(),
+                problem: "not in this file, where the index has it; fetch both again".to_owned(),
+            });
+        }
         self.find(name).map(|entry| self.view(entry)).ok_or_else(|| {
             let names = self.contents.tensors.iter().map(|entry| entry.name.as_str());
             CheckpointError::UnknownTensor {
@@ -143,6 +158,34 @@ impl Checkpoint {
             TokenizerOrigin::Metadata(metadata) => gguf::vocabulary(metadata)
                 .map(|vocabulary| TokenizerSource::Vocabulary(Box::new(vocabulary))),
         }
+    }
+
+    /// What is worth saying of the files: settings that were taken from an unusual place.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.contents.notes
+    }
+
+    /// The same, where tensors of these names need not be read by the network: `*` stands for any
+    /// text, `?` for one character.
+    ///
+    /// ```no_run
+    /// use bantam_checkpoint::Checkpoint;
+    /// let checkpoint = Checkpoint::open("model".as_ref())?.allow_unread(&["v_head.*"]);
+    /// assert!(checkpoint.is_unread_allowed("v_head.weight"));
+    /// # Ok::<(), bantam_checkpoint::CheckpointError>(())
+    /// ```
+    #[must_use]
+    pub fn allow_unread<T: AsRef<str>>(mut self, patterns: &[T]) -> Self {
+        let globs = patterns.iter().map(|pattern| Pattern::Glob(pattern.as_ref().to_owned()));
+        self.contents.unread.extend(globs);
+        self
+    }
+
+    /// Whether a tensor need not be read.
+    #[must_use]
+    pub fn is_unread_allowed(&self, name: &str) -> bool {
+        self.contents.unread.iter().any(|pattern| pattern.matches(name) == Ok(true))
     }
 
     /// Bytes of all tensors as stored, headers not counted.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use bantam_text::TokenizerSource;
+use bantam_text::{TokenizerSource, python_json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::CheckpointError;
 use crate::checkpoint::{Contents, TokenizerOrigin};
 use crate::locate::{Weights, describe, file_names};
 use crate::model_file::ModelFile;
-use crate::safetensors;
+use crate::{names, safetensors};
 
 /// The largest JSON file read; those of a model take a few MiB at most.
 const MAX_JSON_BYTES: u64 = 256 << 20;
@@ -37,6 +37,9 @@ pub(crate) fn load(folder: &Path, weights: &Weights) -> Result<Contents, Checkpo
         config,
         generation_config,
         tokenizer: TokenizerOrigin::Folder(folder.to_path_buf()),
+        listed: BTreeMap::new(),
+        notes: Vec::new(),
+        unread: Vec::new(),
     };
     match weights {
         Weights::Single(file) => {
@@ -46,6 +49,7 @@ pub(crate) fn load(folder: &Path, weights: &Weights) -> Result<Contents, Checkpo
         }
         Weights::Index(index) => load_shards(folder, index, &mut contents)?,
     }
+    contents.notes = names::unify(&mut contents.tensors, &contents.config);
     Ok(contents)
 }
 
@@ -74,14 +78,10 @@ fn load_shards(
         contents.tensors.extend(tensors);
         contents.files.push(file);
     }
-    for (tensor, shard) in &index.weight_map {
-        let path = folder.join(shard);
-        if holders.get(tensor) != Some(&path) {
-            return Err(CheckpointError::Tensor {
-                file: path,
-                tensor: tensor.clone(),
-                problem: format!("not in this shard, where {} has it", index_path.display()),
-            });
+    // What the index has and no shard does is an error for whoever needs it.
+    for (tensor, shard) in index.weight_map {
+        if !holders.contains_key(&tensor) {
+            contents.listed.insert(tensor, folder.join(shard));
         }
     }
     Ok(())
@@ -137,5 +137,6 @@ fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T, CheckpointError> {
         return Err(json_error(format!("{size} bytes, at most {MAX_JSON_BYTES} are read")));
     }
     let text = std::fs::read(file).map_err(io_error)?;
-    serde_json::from_slice(&text).map_err(|error| json_error(error.to_string()))
+    let value = python_json::parse(&text).map_err(|error| json_error(error.to_string()))?;
+    serde_json::from_value(value).map_err(|error| json_error(error.to_string()))
 }

@@ -15,7 +15,8 @@
 //! # Ok::<(), bantam_checkpoint::CheckpointError>(())
 //! ```
 //!
-//! Where to change what: `locate` decides which files a path means, `safetensors` and `gguf` read
+//! Where to change what: `locate` decides which files a path means (`what_it_is` names what is none), `names` puts tensor
+//! names right, `safetensors` and `gguf` read
 //! the two formats, `gguf::names` holds the table of tensor names, `fetch` finds and downloads.
 
 mod checkpoint;
@@ -25,18 +26,21 @@ mod folder;
 mod gguf;
 mod locate;
 mod model_file;
+mod names;
 mod packing;
 mod printable;
 mod quantized;
 mod safetensors;
 mod suggest;
 mod tensor;
+mod what_it_is;
 pub mod write;
 
+pub use bantam_text::python_json;
 pub use checkpoint::{Checkpoint, Format};
 pub use error::CheckpointError;
 pub use printable::printable;
-pub use quantized::{Quantization, StoredTensor};
+pub use quantized::{Quantization, StoredTensor, fits_glob};
 pub use suggest::{nearest, suggestion};
 pub use tensor::{RowOrder, TensorView};
 pub use write::{Dialect, ShardWriter};

@@ -1,9 +1,10 @@
 //! Which files a path means.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::CheckpointError;
 use crate::gguf::{self, SplitName};
+use crate::{CheckpointError, what_it_is};
 
 /// The files of a model.
 #[derive(Debug)]
@@ -36,13 +37,14 @@ fn locate_file(path: &Path) -> Result<Layout, CheckpointError> {
     if has_extension(path, "gguf") || gguf::has_magic(path) {
         return Ok(Layout::Gguf { parts: SplitName::parts_of(path)? });
     }
-    if has_extension(path, "safetensors") {
-        let problem = "a safetensors file has no configuration of its own; \
-                       pass the folder that holds it and config.json";
-        return Err(CheckpointError::Layout {
-            path: path.to_path_buf(),
-            problem: problem.to_owned(),
-        });
+    let mut start = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));
+    let read = read.map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })?;
+    if let Some(kind) = what_it_is::file_kind(path, &start[..read]) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).display();
+        let problem = format!("{kind} ({folder})");
+        return Err(CheckpointError::Layout { path: path.to_path_buf(), problem });
     }
     let found = "a file of another kind".to_owned();
     Err(CheckpointError::NoWeights { path: path.to_path_buf(), found })
@@ -50,6 +52,17 @@ fn locate_file(path: &Path) -> Result<Layout, CheckpointError> {
 
 fn locate_in_folder(folder: &Path) -> Result<Layout, CheckpointError> {
     let names = file_names(folder)?;
+    let is = |kind: String| CheckpointError::Layout {
+        path: folder.to_path_buf(),
+        problem: format!("this is {kind}"),
+    };
+    // An adapter's folder may hold a copy of the configuration, and its weights are safetensors.
+    let whole = ["model.safetensors", "model.safetensors.index.json"];
+    if let Some(adapter) = what_it_is::adapter(folder, &names)
+        && !names.iter().any(|name| whole.contains(&name.as_str()))
+    {
+        return Err(is(adapter));
+    }
     if let Some(weights) = safetensors_of(folder, &names)? {
         return Ok(Layout::Folder { folder: folder.to_path_buf(), weights });
     }
@@ -65,9 +78,12 @@ fn locate_in_folder(folder: &Path) -> Result<Layout, CheckpointError> {
         ([model], _) => Ok(Layout::Gguf { parts: SplitName::parts_of(&folder.join(model))? }),
         // Parts without a first one: opening any of them names the missing file.
         ([], Some(part)) => Ok(Layout::Gguf { parts: SplitName::parts_of(&folder.join(part))? }),
-        ([], None) => {
-            Err(CheckpointError::NoWeights { path: folder.to_path_buf(), found: describe(&names) })
-        }
+        ([], None) => Err(match what_it_is::folder_kind(folder, &names) {
+            Some(kind) => is(kind),
+            None => {
+                CheckpointError::NoWeights { path: folder.to_path_buf(), found: describe(&names) }
+            }
+        }),
         (models, _) => Err(CheckpointError::SeveralModels {
             folder: folder.to_path_buf(),
             files: models.iter().map(|&name| name.clone()).collect(),

@@ -178,17 +178,154 @@ fn a_wrong_index_is_explained() {
         (r#"{"weight_map":{"a":"gone.safetensors"}}"#, "gone.safetensors, which is missing"),
         (r#"{"weight_map":{"a":"../one.safetensors"}}"#, "not a file name in the same folder"),
         (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "not a file name in the same folder"),
-        (r#"{"weight_map":{"c":"one.safetensors"}}"#, "tensor `c`: not in this shard"),
-        (
-            r#"{"weight_map":{"a":"two.safetensors","b":"two.safetensors"}}"#,
-            "tensor `a`: not in this shard",
-        ),
         ("{}", "missing field `weight_map`"),
         ("nonsense", "not the JSON expected"),
     ];
     for (index, expected) in cases {
         let message = sharded(index).refusal();
         assert!(message.contains(expected), "expected {expected:?} in {message:?}");
+    }
+}
+
+#[test]
+fn a_tensor_that_only_the_index_has_is_missed_when_it_is_needed() {
+    let folder = sharded(
+        r#"{"weight_map":{"a":"one.safetensors","b":"two.safetensors","c":"one.safetensors"}}"#,
+    );
+    let checkpoint = folder.open().expect("nobody needs c yet");
+    assert_eq!(checkpoint.tensors().count(), 2);
+    let message = checkpoint.tensor("c").expect_err("in no shard").to_string();
+    assert!(message.contains("one.safetensors: tensor `c`: not in this file"), "{message}");
+    assert!(message.contains("where the index has it; fetch both again"), "{message}");
+
+    // The index may err in where a tensor is.
+    let swapped = sharded(r#"{"weight_map":{"a":"two.safetensors","b":"one.safetensors"}}"#);
+    let checkpoint = swapped.open().expect("both are somewhere");
+    assert_eq!(checkpoint.tensor("a").expect("in the first").to_f32().expect("read"), [7.0]);
+}
+
+#[test]
+fn names_of_base_classes_and_wrappers_are_put_right() {
+    let tensor = |name: &str, at: usize| {
+        format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1)
+    };
+    let cases = [
+        (["embed_tokens.weight", "layers.0.mlp.up_proj.weight"], "norm.weight", "lm_head.weight"),
+        (
+            [
+                "language_model.model.embed_tokens.weight",
+                "language_model.model.layers.0.mlp.up_proj.weight",
+            ],
+            "language_model.model.norm.weight",
+            "language_model.lm_head.weight",
+        ),
+        (
+            [
+                "model.language_model.embed_tokens.weight",
+                "model.language_model.layers.0.mlp.up_proj.weight",
+            ],
+            "model.language_model.norm.weight",
+            "lm_head.weight",
+        ),
+        (
+            ["module.model.embed_tokens.weight", "module.model.layers.0.mlp.up_proj.weight"],
+            "module.model.norm.weight",
+            "module.lm_head.weight",
+        ),
+        (
+            ["_orig_mod.model.embed_tokens.weight", "_orig_mod.model.layers.0.mlp.up_proj.weight"],
+            "_orig_mod.model.norm.weight",
+            "_orig_mod.lm_head.weight",
+        ),
+        (
+            ["transformer.embed_tokens.weight", "transformer.layers.0.mlp.up_proj.weight"],
+            "transformer.norm.weight",
+            "lm_head.weight",
+        ),
+    ];
+    for ([embedding, up], norm, head) in cases {
+        let names = [embedding, up, norm, head, "vision_tower.layers.0.weight"];
+        let entries: Vec<_> = names.iter().enumerate().map(|(i, name)| tensor(name, i)).collect();
+        let weights = file(&format!("{{{}}}", entries.join(",")), &[0, 1, 2, 3, 4]);
+        let checkpoint = folder_with(&weights).open().expect("a sound folder");
+        let expected = [
+            ("model.embed_tokens.weight", 0u8),
+            ("model.layers.0.mlp.up_proj.weight", 1),
+            ("model.norm.weight", 2),
+            ("lm_head.weight", 3),
+            ("vision_tower.layers.0.weight", 4),
+        ];
+        for (name, value) in expected {
+            let found = checkpoint.tensor(name).unwrap_or_else(|e| panic!("{embedding}: {e}"));
+            assert_eq!(found.to_f32().expect("read"), [f32::from(value)], "{embedding}: {name}");
+        }
+        assert_eq!(checkpoint.notes().len(), 1, "{embedding} is worth a word");
+    }
+}
+
+#[test]
+fn numbers_that_only_python_writes_are_read() {
+    let folder = folder_with(&two_tensors());
+    folder
+        .write("config.json", r#"{"model_type": "llama", "a": NaN, "b": [-Infinity], "c": "NaN"}"#);
+    let checkpoint = folder.open().expect("json.load reads it too");
+    assert_eq!(
+        (&checkpoint.config()["a"]["__float__"], &checkpoint.config()["c"]),
+        (&"NaN".into(), &"NaN".into())
+    );
+    let out = Folder::new();
+    bantam_checkpoint::write::write_companions(&checkpoint, out.path(), None).expect("a folder");
+    let written = std::fs::read_to_string(out.path().join("config.json")).expect("written");
+    assert!(written.contains("\"a\": NaN") && written.contains("-Infinity"), "{written}");
+    assert!(written.contains("\"c\": \"NaN\""), "{written}");
+}
+
+#[test]
+fn what_holds_no_model_is_called_by_its_name() {
+    let lora = r#"{"peft_type": "LORA", "base_model_name_or_path": "x/y"}"#;
+    /// Files with their content, and words of the refusal.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: [Case<'_>; 11] = [
+        (
+            &[("adapter_config.json", lora), ("adapter_model.safetensors", "x")],
+            &["an adapter (LORA) for x/y", "merge_and_unload()"],
+        ),
+        (&[("adapter_config.json", lora), ("config.json", "{}")], &["an adapter (LORA) for x/y"]),
+        (&[("adapter_config.json", "{")], &["an adapter (PEFT) for another model"]),
+        (
+            &[("pytorch_model.bin", "x"), ("config.json", "{}")],
+            &["PyTorch weights", "from_pretrained('/", "save_pretrained('/"],
+        ),
+        (&[("model.pt", "x")], &["PyTorch weights"]),
+        (&[("consolidated.00.pth", "x"), ("params.json", "{}")], &["form of Meta", "params.json"]),
+        (&[("model_index.json", "{}")], &["a diffusers pipeline"]),
+        (&[("modules.json", "[]"), ("pytorch_model.bin", "x")], &["sentence-transformers"]),
+        (&[("model.onnx", "x")], &["an ONNX export"]),
+        (&[("config.json", "{}"), ("tokenizer.json", "{}")], &["without its weights"]),
+        (&[("rank0.engine", "x")], &["TensorRT-LLM engine"]),
+    ];
+    for (files, words) in cases {
+        let folder = Folder::new();
+        for (name, content) in files {
+            folder.write(name, content);
+        }
+        let message = folder.refusal();
+        for word in words {
+            assert!(message.contains(word), "{files:?}: {word:?} not in {message:?}");
+        }
+    }
+    let folder = folder_with(&two_tensors());
+    let files: [(&str, &[u8], &str); 6] = [
+        ("config.json", b"{}", "one file of a model; pass the folder that holds it (/"),
+        ("tokenizer.json", b"{}", "one file of a model"),
+        ("model.safetensors.index.json", b"{}", "one file of a model"),
+        ("pytorch_model.bin", b"PK", "PyTorch weights"),
+        ("ggml-model.bin", b"tjgg....", "before GGUF"),
+        ("model.zip", b"PK", "an archive"),
+    ];
+    for (name, content, words) in files {
+        let message = refusal(&folder.write(name, content));
+        assert!(message.contains(words), "{name}: {message}");
     }
 }
 
@@ -214,7 +351,7 @@ fn incomplete_folders_are_explained() {
     assert!(folder.refusal().contains("found nothing"), "{}", folder.refusal());
 
     folder.write("pytorch_model.bin", "x");
-    assert!(folder.refusal().contains("found pytorch_model.bin"), "{}", folder.refusal());
+    assert!(folder.refusal().contains("PyTorch weights"), "{}", folder.refusal());
 
     let weights = folder.write("weights.safetensors", two_tensors());
     assert!(folder.refusal().contains("without config.json"), "{}", folder.refusal());

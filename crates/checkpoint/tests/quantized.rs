@@ -388,3 +388,24 @@ fn a_file_of_its_own_says_it_too() {
     assert_eq!(quantization.scheme("model.layers.1.mlp.up_proj", 4, 4).expect("known"), None);
     assert!(quantization.scheme("model.layers.0.mlp.up_proj", 4, 4).expect("known").is_some());
 }
+
+#[test]
+fn the_one_scale_of_an_fp8_weight_has_either_name() {
+    let config = json!({"quant_method": "fp8", "activation_scheme": "dynamic",
+        "weight_block_size": null});
+    let codes = vec![0x38, 0x40, 0xb8, 0x30]; // 1, 2, −1, 0.5
+    for (name, shape) in [("weight_scale", vec![1]), ("weight_scale_inv", vec![])] {
+        let folder = folder_with(
+            &[
+                ("weight", DType::F8E4M3, vec![2, 2], codes.clone()),
+                (name, DType::F32, shape, floats(&[0.5])),
+            ],
+            &config,
+        );
+        let linear = read(&folder, 2, 2).expect(name);
+        check(&linear, |n, k| [[0.5, 1.0], [-0.5, 0.25]][n][k]);
+    }
+    let folder = folder_with(&[("weight", DType::F8E4M3, vec![2, 2], codes)], &config);
+    let message = read(&folder, 2, 2).expect_err("no scale");
+    assert!(message.contains("weight_scale"), "{message}");
+}

@@ -5,12 +5,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bantam_checkpoint::write::{LayerScheme, OwnedTensor, write_companions};
+use bantam_checkpoint::write::{LayerScheme, OwnedTensor, is_in_configuration, write_companions};
 use bantam_checkpoint::{Checkpoint, Dialect, ShardWriter};
 use bantam_numerics::DType;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use support::{Folder, Gguf};
+use support::{Folder, Gguf, Tensor, Value};
 
 /// Types of one, two, four and eight bytes.
 const DTYPES: [DType; 4] = [DType::U8, DType::BF16, DType::F32, DType::I64];
@@ -182,6 +182,78 @@ fn companions_of_a_gguf_file_are_made() {
     let ids = tokenizers.each_ref().map(|t| t.encode("abba", Default::default()).expect("ids"));
     assert_eq!(ids[0], ids[1]);
     assert_eq!(tokenizers[0].bos(), tokenizers[1].bos());
+}
+
+/// The `rope_scaling` that is written for a GGUF file with these divisors.
+fn written_rope(file: Gguf, divisors: &[f32]) -> Result<serde_json::Value, String> {
+    let folder = Folder::new();
+    let count = divisors.len() as u64;
+    let tensor = Tensor::f32("rope_freqs.weight", &[count], divisors.iter().copied());
+    let path = folder.write("tiny.gguf", file.with(tensor).bytes());
+    let source = Checkpoint::open(&path).expect("a sound file");
+    assert!(is_in_configuration("rope_freqs.weight"));
+    let out = out_path(&folder);
+    std::fs::create_dir(&out).expect("writable");
+    write_companions(&source, &out, None).map_err(|error| error.to_string())?;
+    let config = std::fs::read(out.join("config.json")).expect("written");
+    let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+    Ok(config["rope_scaling"].clone())
+}
+
+/// Equal, numbers but for rounding.
+fn alike(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    match (a.as_f64(), b.as_f64(), a.as_array(), b.as_array(), a.as_object(), b.as_object()) {
+        (Some(a), Some(b), ..) => (a / b - 1.0).abs() < 1e-5,
+        (_, _, Some(a), Some(b), ..) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b))
+        }
+        (.., Some(a), Some(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| alike(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+#[test]
+fn frequency_divisors_become_a_rule_that_others_compute() {
+    // The rows hold what transformers computes from the configuration; crates/model holds that
+    // against the divisors.
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/data/rope.json");
+    let rows = std::fs::read(golden).expect("beside the other golden data");
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&rows).expect("JSON");
+    let file = || {
+        Gguf::tiny("llama")
+            .set("llama.context_length", Value::U32(128))
+            .set("llama.rope.freq_base", Value::F32(10_000.0))
+            .set("llama.attention.key_length", Value::U32(16))
+            .set("llama.attention.value_length", Value::U32(16))
+            .set("llama.attention.head_count", Value::U32(1))
+            .without_layers()
+    };
+    let linear = || {
+        file()
+            .set("llama.rope.scaling.type", Value::Text("linear"))
+            .set("llama.rope.scaling.factor", Value::F32(2.0))
+    };
+    let mut compared = 0;
+    for row in rows.iter().filter(|row| !row["divisors"].is_null()) {
+        let divisors: Vec<f32> = serde_json::from_value(row["divisors"].clone()).expect("numbers");
+        let with_linear = row["name"] == "written longrope with linear";
+        let file = if with_linear { linear() } else { file() };
+        let written = written_rope(file, &divisors).expect("written");
+        let expected = &row["config"]["rope_scaling"];
+        assert!(alike(&written, expected), "{}: {written}, expected {expected}", row["name"]);
+        compared += 1;
+    }
+    assert_eq!(compared, 3);
+    assert_eq!(written_rope(file(), &[1.0; 8]).expect("none"), serde_json::Value::Null);
+    let yarn = file()
+        .set("llama.rope.scaling.type", Value::Text("yarn"))
+        .set("llama.rope.scaling.factor", Value::F32(2.0));
+    let message = written_rope(yarn, &[2.0; 8]).expect_err("two rules");
+    assert!(message.contains("stands beside a rule of its own"), "{message}");
+    let message = written_rope(file(), &[0.0; 8]).expect_err("no divisor");
+    assert!(message.contains("numbers that are not positive"), "{message}");
 }
 
 #[test]

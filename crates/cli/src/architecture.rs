@@ -189,8 +189,19 @@ fn rotary_json(rotary: &Rotary) -> Value {
 }
 
 fn scaling_in_words(rule: &RopeScaling) -> String {
-    if let RopeScaling::Divisors(divisors) = rule {
-        return format!("by {} divisors of the checkpoint", divisors.len());
+    match rule {
+        RopeScaling::Divisors(divisors) => {
+            return format!("by {} divisors of the checkpoint", divisors.len());
+        }
+        RopeScaling::LongRope(rule) => {
+            return format!(
+                "longrope, {} divisors for contexts up to {} and {} beyond",
+                rule.short.len(),
+                rule.original,
+                if rule.short == rule.long { "the same" } else { "others" }
+            );
+        }
+        _ => {}
     }
     let (kind, parameters) = scaling(rule);
     let stated: Vec<String> =
@@ -204,7 +215,19 @@ fn scaling(rule: &RopeScaling) -> (&'static str, Vec<(&'static str, Value)>) {
     match rule {
         RopeScaling::None => ("none", Vec::new()),
         RopeScaling::Linear { factor } => ("linear", vec![("factor", number(*factor))]),
-        RopeScaling::Dynamic { factor } => ("dynamic", vec![("factor", number(*factor))]),
+        RopeScaling::Dynamic { factor, original } => {
+            ("dynamic", vec![("factor", number(*factor)), (ORIGINAL, (*original).into())])
+        }
+        RopeScaling::LongRope(rule) => {
+            let list = |divisors: &[f32]| divisors.iter().copied().map(number).collect::<Vec<_>>();
+            let parameters = vec![
+                (ORIGINAL, rule.original.into()),
+                ("attention_factor", number(rule.attention_factor)),
+                ("short_factor", list(&rule.short).into()),
+                ("long_factor", list(&rule.long).into()),
+            ];
+            ("longrope", parameters)
+        }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => (
             "llama3",
             vec![

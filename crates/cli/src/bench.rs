@@ -163,7 +163,7 @@ pub(crate) fn measure(
 }
 
 fn model(args: &ModelArgs) -> anyhow::Result<()> {
-    let model = OpenModel::open(&args.model.name)?;
+    let model = OpenModel::open(&args.model.name, &args.device.unread)?;
     let device = args.device.open()?;
     let context = args.context(&model)?;
     let largest_batch = args.batch.iter().copied().max().unwrap_or(1);

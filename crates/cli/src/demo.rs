@@ -53,7 +53,7 @@ const MAX_ANSWER_TOKENS: usize = 160;
 pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     interrupt::install()?;
-    let model = OpenModel::open("smollm2")?;
+    let model = OpenModel::open("smollm2", &args.device.unread)?;
     let tokenizer = model.tokenizer()?;
     let device = args.device.open()?;
     output::print_line(heading(&model))?;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::architecture;
 use crate::format::Format;
 use crate::model_arg::{DeviceArgs, ModelArg, OpenModel, batch_size, positive};
+use crate::model_text::ModelText;
 use crate::output::{self, mebibytes};
 
 /// Show a model's architecture, tensors and the memory it would take
@@ -51,7 +52,7 @@ Examples:
   bantam inspect ./model --dtype int4 --context 4096 --batch 16";
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let model = OpenModel::open(&args.model.name)?;
+    let model = OpenModel::open(&args.model.name, &args.device.unread)?;
     let device = args.device.open()?;
     let format = args.model.format_or(args.dtype);
     let context = args.context.map(|asked| model.checked_context(asked)).transpose()?;
@@ -59,12 +60,19 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let options = LoadOptions { memory_budget: None, ..format.load_options(context, args.batch) };
     let plan = model.plan(&device, &options)?;
     let schemes = schemes(&model.arch, format.precision);
+    let text_of_model = ModelText::of(&model);
     if args.json {
-        return output::print_json(&as_json(args, format, &model, &plan, &schemes));
+        return output::print_json(&as_json(args, format, &model, &plan, &schemes, &text_of_model));
     }
     let mut text = format!("{}\n\n", heading(&model));
     for (what, value) in architecture::in_words(&model.arch) {
         text += &format!("{what:<14} {value}\n");
+    }
+    for (what, value) in text_of_model.in_words() {
+        text += &format!("{what:<14} {}\n", printable(value));
+    }
+    for note in &model.notes {
+        text += &format!("{:<14} {note}\n", "note");
     }
     text += &format!("\n{}\n", tensor_table(&model, &schemes));
     text +=
@@ -144,6 +152,7 @@ fn as_json(
     model: &OpenModel,
     plan: &MemoryPlan,
     schemes: &HashMap<String, String>,
+    text: &ModelText,
 ) -> Value {
     let checkpoint = &model.checkpoint;
     let tensor = |tensor: TensorView<'_>| {
@@ -163,6 +172,8 @@ fn as_json(
         "format": checkpoint.format().to_string(),
         "parameters": checkpoint.parameters(),
         "stored_bytes": checkpoint.total_bytes(),
+        "notes": model.notes,
+        "text": text.as_json(),
         "architecture": architecture::as_json(&model.arch),
         "dtype": format.to_string(),
         "context": plan.max_context,

@@ -19,6 +19,7 @@ mod inspect;
 mod interrupt;
 mod memory;
 mod model_arg;
+mod model_text;
 mod output;
 mod quantize;
 #[cfg(test)]

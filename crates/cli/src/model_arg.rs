@@ -17,15 +17,27 @@ use crate::format::Format;
 use crate::output;
 
 /// How a model is loaded, for the commands that run one.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
     /// CPU threads [default: one on each core this process may use]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) unread: UnreadArgs,
+}
+
+/// Which tensors of a checkpoint need not be read.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct UnreadArgs {
+    /// Load a checkpoint that holds tensors of such names, which the network does not read; * stands
+    /// for any text; may be given several times
+    #[arg(long = "allow-unread", value_name = "PATTERN")]
+    pub(crate) allowed: Vec<String>,
 }
 
 impl DeviceArgs {
-    pub(crate) fn open(self) -> anyhow::Result<Device> {
+    pub(crate) fn open(&self) -> anyhow::Result<Device> {
         device::open(self.threads)
     }
 }
@@ -89,15 +101,34 @@ pub(crate) struct OpenModel {
     pub(crate) name: String,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) arch: ArchSpec,
+    /// What is worth saying of its files: names put right, tensors that are not read.
+    pub(crate) notes: Vec<String>,
 }
 
 impl OpenModel {
-    /// Finds the model, fetching it if need be, and opens it. Reads no weights yet.
-    pub(crate) fn open(name: &str) -> anyhow::Result<Self> {
+    /// Finds the model, fetching it if need be, opens it, and says what is unusual in it. Reads no
+    /// weights yet.
+    pub(crate) fn open(name: &str, unread: &UnreadArgs) -> anyhow::Result<Self> {
         let path = fetching::shown(|progress| fetch::resolve(name, progress))?;
-        let checkpoint = Checkpoint::open(&path)?;
+        let model = Self::of(name.to_owned(), Checkpoint::open(&path)?, unread)?;
+        for note in &model.notes {
+            output::note(&format!("{name}: {note}"));
+        }
+        Ok(model)
+    }
+
+    /// The same for a checkpoint that is open.
+    pub(crate) fn of(
+        name: String,
+        checkpoint: Checkpoint,
+        unread: &UnreadArgs,
+    ) -> anyhow::Result<Self> {
+        let checkpoint = checkpoint.allow_unread(&unread.allowed);
         let arch = ArchSpec::from_checkpoint(&checkpoint)?;
-        Ok(Self { name: name.to_owned(), checkpoint, arch })
+        let ignored = arch.check_tensors(&checkpoint)?;
+        let ignored = ignored.iter().map(ToString::to_string);
+        let notes = checkpoint.notes().iter().cloned().chain(ignored).collect();
+        Ok(Self { name, checkpoint, arch, notes })
     }
 
     /// The context asked for with `--context`, if the model reaches that far.
@@ -122,9 +153,7 @@ impl OpenModel {
         device: &Device,
         options: &LoadOptions,
     ) -> anyhow::Result<MemoryPlan> {
-        let plan = MemoryPlan::new(&self.arch, options, device.block_tokens())?;
-        self.arch.check_tensors(&self.checkpoint)?;
-        Ok(plan)
+        Ok(MemoryPlan::new(&self.arch, options, device.block_tokens())?)
     }
 
     /// Loads the weights, with a progress bar.

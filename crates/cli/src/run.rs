@@ -125,7 +125,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         bail!("the prompt is empty; give --prompt TEXT with some text, or pipe it in");
     }
     interrupt::install()?;
-    let model = OpenModel::open(&args.model.name)?;
+    let model = OpenModel::open(&args.model.name, &args.device.unread)?;
     let tokenizer = model.tokenizer()?;
     let sampling = args.sampling(model.checkpoint.generation_config());
     sampling.validate()?;
@@ -150,7 +150,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let context = match (args.context, &prompt_ids) {
         (Some(asked), _) => model.checked_context(asked)?,
         (None, Some(ids)) => ids.len().saturating_add(args.max_tokens).min(own),
-        (None, None) => CHAT_CONTEXT.min(own),
+        (None, None) => CHAT_CONTEXT.min(model.arch.default_context()),
     };
     // The engine refuses this too, but only once the weights are loaded.
     if let Some(tokens) = prompt_ids.as_ref().map(Vec::len).filter(|&tokens| tokens >= context) {
@@ -174,25 +174,25 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 impl RunArgs {
     /// The sampling asked for; what is not stated comes from the model's generation configuration.
     fn sampling(&self, generation_config: Option<&Value>) -> SamplingParams {
-        let stated = |key: &str| generation_config.and_then(|config| config.get(key));
-        let number = |key: &str| stated(key).and_then(Value::as_f64).map(|value| value as f32);
-        let greedy = stated("do_sample").and_then(Value::as_bool) == Some(false);
-        let temperature = if greedy { Some(0.0) } else { number("temperature") };
-        let top_k = stated("top_k").and_then(Value::as_u64).map(|k| k as usize);
+        let own = SamplingParams { temperature: DEFAULT_TEMPERATURE, ..SamplingParams::default() };
+        let own = match generation_config {
+            Some(config) => own.as_stated_by(config),
+            None => own,
+        };
         SamplingParams {
-            temperature: self.temperature.or(temperature).unwrap_or(0.7),
-            top_k: self.top_k.or(top_k).unwrap_or(0),
-            top_p: self.top_p.or(number("top_p")).unwrap_or(1.0),
-            min_p: self.min_p.or(number("min_p")).unwrap_or(0.0),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(number("repetition_penalty"))
-                .unwrap_or(1.0),
+            temperature: self.temperature.unwrap_or(own.temperature),
+            top_k: self.top_k.unwrap_or(own.top_k),
+            top_p: self.top_p.unwrap_or(own.top_p),
+            min_p: self.min_p.unwrap_or(own.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
             seed: self.seed.unwrap_or_else(fresh_seed),
-            ..SamplingParams::default()
+            ..own
         }
     }
 }
+
+/// The temperature where neither the options nor the model state one.
+const DEFAULT_TEMPERATURE: f32 = 0.7;
 
 /// A seed that differs from run to run, small enough for every JSON reader.
 fn fresh_seed() -> u64 {

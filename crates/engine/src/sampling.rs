@@ -66,6 +66,37 @@ impl Default for SamplingParams {
     }
 }
 
+impl SamplingParams {
+    /// The same, but what a model's `generation_config.json` states is as it says: `temperature` (0
+    /// where `do_sample` is false), `top_k`, `top_p`, `min_p`, `typical_p` and `repetition_penalty`.
+    ///
+    /// ```
+    /// use bantam_engine::SamplingParams;
+    /// let config = serde_json::json!({"temperature": 0.6, "top_k": 20, "eos_token_id": 2});
+    /// let params = SamplingParams::default().as_stated_by(&config);
+    /// assert_eq!((params.temperature, params.top_k, params.top_p), (0.6, 20, 1.0));
+    /// let greedy = serde_json::json!({"do_sample": false, "temperature": 0.6});
+    /// assert_eq!(SamplingParams::default().as_stated_by(&greedy).temperature, 0.0);
+    /// ```
+    #[must_use]
+    pub fn as_stated_by(self, generation_config: &serde_json::Value) -> Self {
+        let number = |key: &str, default: f32| {
+            generation_config[key].as_f64().map_or(default, |value| value as f32)
+        };
+        let greedy = generation_config["do_sample"] == false;
+        let top_k = generation_config["top_k"].as_u64().map_or(self.top_k, |k| k as usize);
+        Self {
+            temperature: if greedy { 0.0 } else { number("temperature", self.temperature) },
+            top_k,
+            top_p: number("top_p", self.top_p),
+            min_p: number("min_p", self.min_p),
+            typical_p: number("typical_p", self.typical_p),
+            repetition_penalty: number("repetition_penalty", self.repetition_penalty),
+            ..self
+        }
+    }
+}
+
 /// Why a token cannot be chosen.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplingError {

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use bantam_backend::QuantizedLinear;
-use bantam_checkpoint::write::{LayerScheme, write_companions};
+use bantam_checkpoint::write::{LayerScheme, is_in_configuration, write_companions};
 use bantam_checkpoint::{Checkpoint, Dialect, ShardWriter};
 use bantam_model::{ArchSpec, LinearRole};
 use bantam_numerics::{ActivationFormat, Group, QuantScheme, ScaleBlock, WeightFormat, quantize};
@@ -63,7 +63,8 @@ fn write(
     }
     let rounded =
         |name: &str| layers.iter().any(|layer| name == format!("{}.weight", layer.module));
-    for tensor in source.tensors().filter(|tensor| !rounded(tensor.name)) {
+    let kept = |name: &str| !rounded(name) && !is_in_configuration(name);
+    for tensor in source.tensors().filter(|tensor| kept(tensor.name)) {
         writer.copy(&tensor)?;
     }
     let files = dialect.files(&layers, &["lm_head".to_owned()], None)?;

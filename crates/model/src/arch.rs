@@ -292,6 +292,19 @@ impl ArchSpec {
         Ok(())
     }
 
+    /// The context in tokens where nobody asks for one: the longest, but not one that would change the
+    /// rotary frequencies of short prompts.
+    #[must_use]
+    pub fn default_context(&self) -> usize {
+        let longest = self.sizes.max_positions;
+        match &self.positions {
+            Positions::Rotary(rotary) => {
+                rotary.scaling.unstretched().map_or(longest, |tokens| tokens.min(longest))
+            }
+            Positions::Alibi { .. } | Positions::Learned => longest,
+        }
+    }
+
     /// The attention of one layer, as back ends want it.
     #[must_use]
     pub fn attention_shape(&self, layer: usize) -> AttentionShape {

@@ -34,14 +34,21 @@ impl ArchSpec {
         }
         let divisors = finite_values(&checkpoint.tensor(ROPE_DIVISORS)?)?;
         if let Positions::Rotary(rotary) = &mut arch.positions {
-            if rotary.scaling != RopeScaling::None {
+            // llama.cpp divides by both.
+            let linear = match rotary.scaling {
+                RopeScaling::None => Some(1.0),
+                RopeScaling::Linear { factor } => Some(factor),
+                _ => None,
+            };
+            let Some(linear) = linear else {
                 return Err(ModelError::BadValue {
                     file,
                     key: "rope_scaling".to_owned(),
                     got: "a rule of its own".to_owned(),
-                    expected: format!("none beside the tensor {ROPE_DIVISORS}"),
+                    expected: format!("none or linear beside the tensor {ROPE_DIVISORS}"),
                 });
-            }
+            };
+            let divisors = divisors.into_iter().map(|divisor| divisor * linear).collect();
             rotary.scaling = RopeScaling::Divisors(divisors);
         }
         Ok(arch)

@@ -140,11 +140,12 @@ pub enum ModelError {
     },
     /// The checkpoint holds tensors that the network would not read.
     #[error(
-        "{}: {count} {} that model_type `{model_type}` does not read: {}; \
-         running without them would give wrong results",
+        "{}: {count} {} that model_type `{model_type}` does not read: {}; {reason}; what is not \
+         needed can be left out with --allow-unread '{}'",
         printable(file),
         if *count == 1 { "tensor" } else { "tensors" },
-        printable(names)
+        printable(names),
+        printable(names.split(", ").next().unwrap_or_default())
     )]
     UnreadTensors {
         /// The checkpoint.
@@ -155,11 +156,14 @@ pub enum ModelError {
         model_type: &'static str,
         /// The first of them.
         names: String,
+        /// What they are, or why that matters.
+        reason: &'static str,
     },
     /// A tied head that is stored all the same, and differs.
     #[error(
         "{}: `{head}` differs from `{embedding}` in row {row}, but `tie_word_embeddings` is \
-         true; set it to false in config.json to use both",
+         true; set it to false in config.json to use both, or give --allow-unread '{head}' to use the \
+         embedding for both, as transformers does",
         printable(file)
     )]
     UntiedHead {

@@ -26,6 +26,7 @@ mod precision;
 mod quantized;
 mod rope;
 mod stored;
+mod unread;
 
 pub use arch::{
     ArchSpec, AttentionSpec, FeedForwardSpec, HeadSpec, NormSpec, Positions, Residual, Rotary,
@@ -41,5 +42,6 @@ pub use names::{ConfigKeys, QkvNames, TensorNames};
 pub use options::{CacheSize, LoadOptions, OptionNames};
 pub use plan::{MemoryPlan, SchemeShare};
 pub use precision::{LinearRole, Precision, UnknownPrecision, stored_bytes};
-pub use rope::{RopeScaling, Yarn};
+pub use rope::{LongRope, RopeScaling, Yarn};
 pub use stored::{NeededTensor, StoredLinear, StoredPart};
+pub use unread::IgnoredTensors;

@@ -217,7 +217,7 @@ impl<B: Backend> Loader<'_, B> {
     fn check_tied_head(&self) -> Result<(), ModelError> {
         let names = self.arch.names;
         let (head, embedding) = (weight_of(names.head), weight_of(names.embedding));
-        if !self.checkpoint.has_tensor(&head) {
+        if !self.checkpoint.has_tensor(&head) || self.checkpoint.is_unread_allowed(&head) {
             return Ok(());
         }
         let views = [self.checkpoint.tensor(&head)?, self.checkpoint.tensor(&embedding)?];

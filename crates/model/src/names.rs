@@ -24,8 +24,6 @@ pub struct TensorNames {
     pub final_norm: &'static str,
     /// The head, `[V, C]`; not needed where it is tied to the embedding.
     pub head: &'static str,
-    /// Endings of tensors that hold nothing to compute with, such as cached tables.
-    pub ignorable: &'static [&'static str],
 }
 
 /// How the q, k and v projections are stored.

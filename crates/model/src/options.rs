@@ -107,7 +107,7 @@ impl LoadOptions {
     /// The longest sequence in tokens.
     #[must_use]
     pub fn context(&self, arch: &ArchSpec) -> usize {
-        self.max_context.unwrap_or(arch.sizes.max_positions)
+        self.max_context.unwrap_or_else(|| arch.default_context())
     }
 
     /// Checks the options against the model.

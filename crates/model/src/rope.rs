@@ -20,12 +20,14 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f32,
     },
-    /// "Dynamic NTK": θ grows with sequences longer than `max_position_embeddings`. Such sequences
-    /// are refused, since stretching would change keys that are cached already; up to that length
-    /// it is the plain embedding.
+    /// "Dynamic NTK": θ grows with contexts longer than `original`. The context that the model is
+    /// loaded with decides, not the length of each sequence: stretching one that grows would change
+    /// keys that are cached already, and a request's tokens would depend on what ran before it.
     Dynamic {
-        /// The growth, unused below the limit.
+        /// How much longer contexts may be; θ grows by it.
         factor: f32,
+        /// Context of pre-training, in tokens: up to it this is the plain embedding.
+        original: usize,
     },
     /// Llama 3.1: long wavelengths divided, short ones kept, those between blended.
     Llama3 {
@@ -40,8 +42,24 @@ pub enum RopeScaling {
     },
     /// YaRN (Peng et al. 2023): a ramp between kept and divided frequencies, and longer vectors.
     Yarn(Yarn),
+    /// LongRoPE (Ding et al. 2024): a divisor for each frequency, others for long contexts.
+    LongRope(LongRope),
     /// A divisor for each frequency, `[rotary_dim/2]`: the tensor `rope_freqs.weight` of GGUF files.
     Divisors(Vec<f32>),
+}
+
+/// The parameters of LongRoPE. As with dynamic NTK, the context that the model is loaded with decides
+/// which divisors serve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    /// The divisors of contexts up to `original`, `[rotary_dim/2]`.
+    pub short: Vec<f32>,
+    /// Those of longer contexts.
+    pub long: Vec<f32>,
+    /// Context of pre-training, in tokens.
+    pub original: usize,
+    /// Factor on cosines and sines.
+    pub attention_factor: f32,
 }
 
 /// The parameters of YaRN, under the names of the paper.
@@ -85,7 +103,22 @@ impl RopeScaling {
         };
         match self {
             Self::None => Ok(()),
-            Self::Linear { factor } | Self::Dynamic { factor } => at_least_one(f64::from(*factor)),
+            Self::Linear { factor } => at_least_one(f64::from(*factor)),
+            Self::Dynamic { factor, .. } => {
+                at_least_one(f64::from(*factor))?;
+                let got = rotary_dim.to_string();
+                check("rope_type", rotary_dim > 2, got, "heads of more than 2 elements")
+            }
+            Self::LongRope(LongRope { short, long, original, attention_factor: scale }) => {
+                for (key, divisors) in [("short_factor", short), ("long_factor", long)] {
+                    let ok = are_divisors(divisors, rotary_dim);
+                    let expected = format!("{} positive numbers", rotary_dim / 2);
+                    check(key, ok, format!("a list of {}", divisors.len()), &expected)?;
+                }
+                some_context(*original)?;
+                let ok = scale.is_finite() && *scale > 0.0;
+                check("attention_factor", ok, scale.to_string(), "a number above 0")
+            }
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
                 at_least_one(f64::from(*factor))?;
                 some_context(*original)?;
@@ -106,8 +139,7 @@ impl RopeScaling {
                 check("attention_factor", ok, scale.to_string(), "a number above 0")
             }
             Self::Divisors(divisors) => {
-                let ok = divisors.len() == rotary_dim / 2
-                    && divisors.iter().all(|d| d.is_finite() && *d > 0.0);
+                let ok = are_divisors(divisors, rotary_dim);
                 let got = format!("{} divisors", divisors.len());
                 let expected = format!("{} positive numbers in rope_freqs.weight", rotary_dim / 2);
                 check("factors", ok, got, &expected)
@@ -116,32 +148,62 @@ impl RopeScaling {
     }
 
     /// The factor on cosines and sines.
-    fn attention_factor(&self) -> f32 {
-        if let Self::Yarn(yarn) = self { yarn.attention_factor } else { 1.0 }
+    #[must_use]
+    pub fn attention_factor(&self) -> f32 {
+        match self {
+            Self::Yarn(yarn) => yarn.attention_factor,
+            Self::LongRope(rule) => rule.attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    /// The longest context that has the frequencies of a short one; none if all contexts have.
+    #[must_use]
+    pub fn unstretched(&self) -> Option<usize> {
+        match self {
+            Self::Dynamic { original, .. } => Some(*original),
+            Self::LongRope(rule) if rule.short != rule.long => Some(rule.original),
+            _ => None,
+        }
     }
 }
 
+/// Whether there is a divisor for each frequency.
+fn are_divisors(divisors: &[f32], rotary_dim: usize) -> bool {
+    divisors.len() == rotary_dim / 2 && divisors.iter().all(|d| d.is_finite() && *d > 0.0)
+}
+
 impl Rotary {
-    /// Radians per position of each rotated pair, `[rotary_dim/2]`.
+    /// Radians per position of each rotated pair, `[rotary_dim/2]`, in a context of so many tokens.
     ///
     /// ```
     /// use bantam_model::{RopeScaling, Rotary};
     /// use bantam_numerics::reference::RotaryPairs::HalfSplit;
     /// let scaling = RopeScaling::Linear { factor: 2.0 };
     /// let rotary = Rotary { rotary_dim: 4, pairs: HalfSplit, theta: 10_000.0, scaling };
-    /// assert_eq!(rotary.frequencies(), [0.5, 0.005]);
+    /// assert_eq!(rotary.frequencies(2048), [0.5, 0.005]);
     /// ```
     #[must_use]
-    pub fn frequencies(&self) -> Vec<f32> {
+    pub fn frequencies(&self, context: usize) -> Vec<f32> {
         let dim = self.rotary_dim;
+        let mut theta = f64::from(self.theta);
+        if let RopeScaling::Dynamic { factor, original } = self.scaling {
+            let (factor, stretch) =
+                (f64::from(factor), context.max(original) as f64 / original as f64);
+            theta *= (factor * stretch - (factor - 1.0)).powf(dim as f64 / (dim as f64 - 2.0));
+        }
         // θ^(2i/dim), rounded to f32 once; libraries differ by an ulp here.
         let bases = (0..dim / 2).map(|i| {
             let exponent = (2 * i) as f32 / dim as f32;
-            f64::from(self.theta).powf(f64::from(exponent)) as f32
+            theta.powf(f64::from(exponent)) as f32
         });
         match &self.scaling {
             RopeScaling::None | RopeScaling::Dynamic { .. } => bases.map(f32::recip).collect(),
             RopeScaling::Linear { factor } => bases.map(|base| base.recip() / factor).collect(),
+            RopeScaling::LongRope(LongRope { short, long, original, .. }) => {
+                let divisors = if context > *original { long } else { short };
+                bases.zip(divisors).map(|(base, divisor)| (divisor * base).recip()).collect()
+            }
             RopeScaling::Divisors(divisors) => {
                 bases.zip(divisors).map(|(base, divisor)| base.recip() / divisor).collect()
             }
@@ -162,7 +224,7 @@ impl Rotary {
                 bases.map(f32::recip).map(stretch).collect()
             }
             RopeScaling::Yarn(yarn) => {
-                let (low, high) = yarn.ramp(dim, f64::from(self.theta));
+                let (low, high) = yarn.ramp(dim, theta);
                 let blend = |(i, base): (usize, f32)| {
                     let divided = ((i as f32 - low) / (high - low)).clamp(0.0, 1.0);
                     let kept = 1.0 - divided;
@@ -173,10 +235,10 @@ impl Rotary {
         }
     }
 
-    /// The table of cosines and sines for positions `0..positions`.
+    /// The table of cosines and sines for positions `0..positions`, which are the context.
     #[must_use]
     pub fn table(&self, positions: usize) -> Rope {
-        let frequencies = self.frequencies();
+        let frequencies = self.frequencies(positions);
         let scale = self.scaling.attention_factor();
         let entries = positions * frequencies.len();
         let (mut cos, mut sin) = (Vec::with_capacity(entries), Vec::with_capacity(entries));

@@ -10,6 +10,7 @@ use crate::arch::{ArchSpec, AttentionSpec, Residual};
 use crate::error::ModelError;
 use crate::names::QkvNames;
 use crate::precision::LinearRole;
+use crate::unread::IgnoredTensors;
 
 /// A linear layer as the decoder runs it, and the stored matrices that its rows come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,7 +231,8 @@ impl ArchSpec {
         needed
     }
 
-    /// Checks that the checkpoint holds every tensor of the network in its shape, and no other.
+    /// Checks that the checkpoint holds every tensor of the network in its shape, and no other that has
+    /// a part in the model. Returns the others.
     ///
     /// [`Decoder::load`](crate::Decoder::load) does so first; a caller that plans or measures
     /// something before loading can refuse a bad checkpoint sooner. It reads no weights.
@@ -238,7 +240,10 @@ impl ArchSpec {
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`] or [`ModelError::UnreadTensors`],
     /// which name the file and the tensors.
-    pub fn check_tensors(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    pub fn check_tensors(
+        &self,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<IgnoredTensors>, ModelError> {
         let needed = self.needed_tensors();
         for tensor in &needed {
             let found = find(checkpoint, &tensor.name, &tensor.shape)?;
@@ -276,23 +281,7 @@ impl ArchSpec {
         read.push(ROPE_DIVISORS.to_owned());
         read.extend(self.kv_scale_names());
         read.sort_unstable();
-        let unread: Vec<&str> = checkpoint
-            .tensors()
-            .map(|tensor| tensor.name)
-            .filter(|name| read.binary_search_by(|known| known.as_str().cmp(name)).is_err())
-            .filter(|name| !self.names.ignorable.iter().any(|ending| name.ends_with(ending)))
-            .collect();
-        if unread.is_empty() {
-            return Ok(());
-        }
-        const SHOWN: usize = 4;
-        let more = if unread.len() > SHOWN { ", …" } else { "" };
-        Err(ModelError::UnreadTensors {
-            file: checkpoint.path().display().to_string(),
-            count: unread.len(),
-            model_type: self.model_type,
-            names: unread[..unread.len().min(SHOWN)].join(", ") + more,
-        })
+        self.ignored(checkpoint, &read)
     }
 }
 

@@ -140,10 +140,10 @@ fn yarn_extends_the_longest_context() {
 fn divisors_of_gguf_files_do_what_the_llama3_rule_does() {
     let path = data("tiny/llama3-rope");
     let arch = describe("llama3-rope", json!({}));
-    let stretched = rotary(&arch).frequencies();
+    let stretched = rotary(&arch).frequencies(1);
     let plain = bantam_model::Rotary { scaling: RopeScaling::None, ..rotary(&arch).clone() };
     let divisors: Vec<f32> =
-        plain.frequencies().iter().zip(&stretched).map(|(a, b)| a / b).collect();
+        plain.frequencies(1).iter().zip(&stretched).map(|(a, b)| a / b).collect();
     assert!(divisors.contains(&1.0) && divisors.contains(&8.0), "{divisors:?}");
 
     let mut files = Files::read(&path);
@@ -171,8 +171,8 @@ fn divisors_of_gguf_files_do_what_the_llama3_rule_does() {
     files.tensor("rope_freqs.weight").1 = vec![divisors.len() - 1];
     files.tensor("rope_freqs.weight").2.pop();
     refused(&files, "rope_divisors_short", "8 positive numbers in rope_freqs.weight");
-    files.config["rope_scaling"] = json!({"rope_type": "linear", "factor": 2.0});
-    refused(&files, "rope_divisors_twice", "none beside the tensor rope_freqs.weight");
+    files.config["rope_scaling"] = json!({"rope_type": "dynamic", "factor": 2.0});
+    refused(&files, "rope_divisors_twice", "none or linear beside the tensor rope_freqs.weight");
 }
 
 #[test]

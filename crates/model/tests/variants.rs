@@ -30,7 +30,6 @@ const PLAIN_NAMES: TensorNames = TensorNames {
     feed_forward_out: "h.{layer}.down",
     final_norm: "norm_f",
     head: "lm_head",
-    ignorable: &[],
 };
 static SEPARATE: TensorNames = PLAIN_NAMES;
 static STACKED: TensorNames =

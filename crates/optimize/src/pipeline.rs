@@ -9,8 +9,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bantam_backend::{Backend, KvRanges};
-use bantam_checkpoint::write::{Dialect, LayerScheme, ShardWriter, write_companions};
-use bantam_checkpoint::{Checkpoint, TensorView};
+use bantam_checkpoint::write::{
+    Dialect, LayerScheme, ShardWriter, is_in_configuration, write_companions,
+};
+use bantam_checkpoint::{Checkpoint, Quantization, TensorView};
 use bantam_model::{ArchSpec, Block, BlockRunner, BlockWeights, QkvNames};
 use bantam_numerics::{DType, Encoding, QuantScheme};
 
@@ -94,7 +96,8 @@ impl Job<'_> {
 
     /// What [`check`](Self::check) refuses, the state of the folder apart.
     fn check_work(&self, calibration_tokens: usize) -> Result<(), OptimizeError> {
-        if let Some(method) = already_quantized(self.checkpoint) {
+        if let Some(quantization) = Quantization::of(self.checkpoint)? {
+            let method = quantization.method().to_owned();
             let model = self.checkpoint.path().display().to_string();
             return Err(OptimizeError::AlreadyQuantized { model, method });
         }
@@ -347,8 +350,13 @@ impl Job<'_> {
         let quantized = |name: &str| {
             name.strip_suffix(".weight").is_some_and(|module| modules.contains(module))
         };
+        let ignored = self.arch.check_tensors(self.checkpoint)?;
+        let unread: HashSet<&str> =
+            ignored.iter().flat_map(|group| &group.names).map(String::as_str).collect();
+        let left_out = |name: &str| unread.contains(name) || is_in_configuration(name);
         for tensor in self.checkpoint.tensors() {
-            if !writer.holds(tensor.name) && !quantized(tensor.name) {
+            let name = tensor.name;
+            if !writer.holds(name) && !quantized(name) && !left_out(name) {
                 writer.copy(&tensor)?;
             }
         }
@@ -413,13 +421,6 @@ impl Job<'_> {
             accuracy: None,
         }
     }
-}
-
-/// The method that a checkpoint says it was quantized by.
-fn already_quantized(checkpoint: &Checkpoint) -> Option<String> {
-    let config = checkpoint.config().get("quantization_config")?;
-    let method = config.get("quant_method").and_then(serde_json::Value::as_str);
-    Some(method.unwrap_or("an unnamed method").to_owned())
 }
 
 fn in_layer(name: &str, layer: usize) -> String {

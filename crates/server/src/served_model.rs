@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bantam_engine::{EngineHandle, Request, Submission};
+use bantam_engine::{EngineHandle, Request, SamplingParams, Submission};
 use bantam_text::{
     Cancel, ChatTemplate, EncodeBounds, EncodeOptions, Grammar, GrammarSpec, Tokenizer, ToolFormat,
 };
@@ -25,6 +25,7 @@ pub struct ServedModel {
     chat_template: Option<ChatTemplate>,
     tool_format: ToolFormat,
     forms: Forms,
+    sampling: SamplingParams,
     description: String,
     planned_memory: Vec<(&'static str, u64)>,
     created: u64,
@@ -41,6 +42,7 @@ impl ServedModel {
             chat_template: tokenizer.chat_template().cloned(),
             tool_format: ToolFormat::of(&tokenizer),
             forms: Forms::default(),
+            sampling: SamplingParams::default(),
             tokenizer,
             description: String::new(),
             planned_memory: Vec::new(),
@@ -55,6 +57,19 @@ impl ServedModel {
         self.tool_format = ToolFormat::from_template(template.source());
         self.chat_template = Some(template);
         self
+    }
+
+    /// How tokens are chosen where a request does not say.
+    #[must_use]
+    pub fn with_sampling(mut self, sampling: SamplingParams) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// How tokens are chosen where a request does not say.
+    #[must_use]
+    pub const fn sampling(&self) -> &SamplingParams {
+        &self.sampling
     }
 
     /// Says in a line what the model is: its family, size and number formats. `/v1/models` shows it.

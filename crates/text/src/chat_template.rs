@@ -55,6 +55,8 @@ const VARIABLES: [&str; 6] =
 pub struct ChatTemplate {
     program: Program,
     knows_tools: bool,
+    /// The one to use where there are tools.
+    tool_use: Option<Box<ChatTemplate>>,
     source: String,
     origin: String,
     bos: String,
@@ -85,11 +87,40 @@ impl ChatTemplate {
         Ok(Self {
             knows_tools: program.reads("tools"),
             program,
+            tool_use: None,
             source: source.to_owned(),
             origin,
             bos: bos.to_owned(),
             eos: eos.to_owned(),
         })
+    }
+
+    /// The same, but where there are tools another template is rendered: the one that a model's files
+    /// name `tool_use`.
+    ///
+    /// ```
+    /// use bantam_text::{ChatTemplate, Message, RenderInput};
+    /// use serde_json::json;
+    ///
+    /// let tools = serde_json::from_value::<Vec<bantam_text::Tool>>(json!([
+    ///     {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}},
+    /// ]))?;
+    /// let tool_use = ChatTemplate::new("{{ tools | length }} tools", "", "")?;
+    /// let template = ChatTemplate::new("no tools", "", "")?.with_tool_use(Some(tool_use));
+    /// let with = RenderInput { tools: &tools, ..RenderInput::default() };
+    /// assert_eq!(template.render(&with)?, "1 tools");
+    /// assert_eq!(template.render(&RenderInput::default())?, "no tools");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_tool_use(mut self, template: Option<Self>) -> Self {
+        self.tool_use = template.map(Box::new);
+        self
+    }
+
+    /// The template for conversations with tools, where it is another one.
+    pub fn tool_use(&self) -> Option<&Self> {
+        self.tool_use.as_deref()
     }
 
     /// The Jinja source.
@@ -126,6 +157,9 @@ impl ChatTemplate {
     /// wrong order, say), [`TextError::ChatTemplateFailed`] for errors in the template,
     /// [`TextError::ChatTemplateArgument`] if `extra` names a variable that is set already.
     pub fn render(&self, input: &RenderInput<'_>) -> Result<String, TextError> {
+        if let Some(tool_use) = self.tool_use.as_ref().filter(|_| !input.tools.is_empty()) {
+            return tool_use.render(input);
+        }
         if self.knows_tools || !uses_tools(input) {
             return self.render_as_given(input);
         }

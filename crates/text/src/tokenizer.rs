@@ -51,12 +51,22 @@ pub(crate) struct TokenizerParts {
     pub(crate) origin: String,
     pub(crate) inner: tokenizers::Tokenizer,
     pub(crate) bos: Option<u32>,
+    /// The end-of-sequence token, as chat templates write it.
+    pub(crate) eos: Option<u32>,
     /// Ends of sequence and of turn the source names itself, the main one first.
     pub(crate) ends: Vec<u32>,
     /// Ids that `inner` knows by a stand-in for their text.
     pub(crate) nameless: Vec<NamelessToken>,
-    /// The source of the chat template and the file it is from.
-    pub(crate) chat_template: Option<(String, String)>,
+    pub(crate) templates: TemplateSources,
+}
+
+/// The chat templates of a source, each with the file it is from.
+#[derive(Debug, Default)]
+pub(crate) struct TemplateSources {
+    /// The one for every conversation.
+    pub(crate) default: Option<(String, String)>,
+    /// The one for conversations with tools, where there is one of its own (`tool_use`).
+    pub(crate) with_tools: Option<(String, String)>,
 }
 
 /// Tokens that end an answer in models whose configuration names only the end of the document.
@@ -85,7 +95,7 @@ impl Tokenizer {
     }
 
     fn from_parts(parts: TokenizerParts) -> Result<Self, TextError> {
-        let TokenizerParts { origin, inner, bos, ends, nameless, chat_template } = parts;
+        let TokenizerParts { origin, inner, bos, eos: end, ends, nameless, templates } = parts;
         let decoder =
             inner.get_decoder().map(serde_json::to_value).transpose().map_err(|error| {
                 TextError::UnsupportedDecoder { origin: origin.clone(), problem: error.to_string() }
@@ -107,29 +117,31 @@ impl Tokenizer {
         };
 
         let mut eos = Vec::new();
-        for id in ends.into_iter().chain(tokenizer.ends_of_turn(chat_template.as_ref())) {
+        for id in ends.into_iter().chain(tokenizer.ends_of_turn(&templates)) {
             if tokenizer.table.class(id) != TokenClass::Absent && !eos.contains(&id) {
                 eos.push(id);
             }
         }
         tokenizer.eos = eos;
-        tokenizer.chat_template = chat_template
-            .map(|(source, file)| {
-                let text = |id: Option<&u32>| id.and_then(|&id| tokenizer.inner.id_to_token(id));
-                let bos = text(tokenizer.bos.as_ref()).unwrap_or_default();
-                let eos = text(tokenizer.eos.first()).unwrap_or_default();
-                ChatTemplate::with_origin(&source, &bos, &eos, file)
-            })
-            .transpose()?;
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.inner.id_to_token(id));
+        let (bos, end) = (text(bos).unwrap_or_default(), text(end).unwrap_or_default());
+        let compiled =
+            |(source, file): (String, String)| ChatTemplate::with_origin(&source, &bos, &end, file);
+        let with_tools = templates.with_tools.map(compiled).transpose()?;
+        let default = templates.default.map(compiled).transpose()?;
+        tokenizer.chat_template = default.map(|template| template.with_tool_use(with_tools));
         Ok(tokenizer)
     }
 
-    /// The well-known ends of turn that are special tokens here and that the template writes.
-    fn ends_of_turn(&self, template: Option<&(String, String)>) -> Vec<u32> {
-        let template = template.map_or("", |(source, _)| source.as_str());
+    /// The well-known ends of turn that are special tokens here and that a template writes.
+    fn ends_of_turn(&self, templates: &TemplateSources) -> Vec<u32> {
+        let writes = |token: &str| {
+            let mut sources = templates.default.iter().chain(&templates.with_tools);
+            sources.any(|(source, _)| source.contains(token))
+        };
         ENDS_OF_TURN
             .iter()
-            .filter(|token| template.contains(**token))
+            .filter(|token| writes(token))
             .filter_map(|token| self.token_id(token))
             .filter(|&id| self.is_special(id))
             .collect()

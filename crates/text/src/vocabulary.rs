@@ -10,13 +10,14 @@ use tokenizers::normalizers::prepend::Prepend;
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence as NormalizerSequence;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
+use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
 use crate::pre_tokenizer::PreTokenizerRule;
 use crate::sentencepiece::merges_from_scores;
+use crate::special_template;
 use crate::token_table::NamelessToken;
-use crate::tokenizer::TokenizerParts;
+use crate::tokenizer::{TemplateSources, TokenizerParts};
 use crate::{TextError, TokenType, Vocabulary, VocabularyKind};
 
 /// The mark SentencePiece writes for a space.
@@ -39,13 +40,14 @@ pub(crate) fn load(vocabulary: &Vocabulary) -> Result<TokenizerParts, TextError>
         inner.with_post_processor(Some(processor));
     }
     let origin = "the GGUF file".to_owned();
-    let chat_template = vocabulary.chat_template.clone().map(|template| (template, origin.clone()));
+    let default = vocabulary.chat_template.clone().map(|source| (source, origin.clone()));
     Ok(TokenizerParts {
         inner,
         bos: vocabulary.bos,
+        eos: vocabulary.eos,
         ends: [vocabulary.eos, vocabulary.eot, vocabulary.eom].into_iter().flatten().collect(),
         nameless: named.nameless,
-        chat_template,
+        templates: TemplateSources { default, ..TemplateSources::default() },
         origin,
     })
 }
@@ -283,30 +285,6 @@ fn special_token_template(
 ) -> Result<Option<TemplateProcessing>, TextError> {
     let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
     let eos = vocabulary.eos.filter(|_| vocabulary.add_eos);
-    if bos.is_none() && eos.is_none() {
-        return Ok(None);
-    }
-    // Stand-ins for the tokens, whose own text may be read as template syntax.
-    let mut pieces = vec!["$A"];
-    let mut special = Vec::new();
-    let mut stand_in = |name: &str, id: u32| {
-        let token = vocabulary.tokens[id as usize].clone();
-        special.push(SpecialToken::new(name.to_owned(), vec![id], vec![token]).map_err(refused)?);
-        Ok(())
-    };
-    if let Some(id) = bos {
-        pieces.insert(0, "bos");
-        stand_in("bos", id)?;
-    }
-    if let Some(id) = eos {
-        pieces.push("eos");
-        stand_in("eos", id)?;
-    }
-    let template = TemplateProcessing::builder()
-        .try_single(pieces)
-        .map_err(refused)?
-        .special_tokens(special)
-        .build()
-        .map_err(refused)?;
-    Ok(Some(template))
+    let token = |id: u32| (id, vocabulary.tokens[id as usize].clone());
+    special_template::around(bos.map(token), eos.map(token)).map_err(refused)
 }

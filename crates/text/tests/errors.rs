@@ -68,9 +68,14 @@ fn files_that_do_not_say_what_they_should() {
     folder.write("tokenizer_config.json", "{");
     assert!(folder_error(&folder.0).contains("tokenizer_config.json: not JSON"));
     folder.write("tokenizer_config.json", r#"{"eos_token": "<nothing>"}"#);
-    assert!(folder_error(&folder.0).contains("eos_token \"<nothing>\""));
+    let tokenizer = Tokenizer::load(&TokenizerSource::Folder(folder.0.clone())).unwrap();
+    assert_eq!(tokenizer.eos(), [tokenizer.token_id("<nothing>").unwrap()], "it is added");
     folder.write("tokenizer_config.json", r#"{"chat_template": [{"name": "rag"}]}"#);
-    assert!(folder_error(&folder.0).contains("[\"rag\"]"));
+    assert!(folder_error(&folder.0).contains("chat_template is neither"));
+    let two =
+        r#"{"chat_template": [{"name": "rag", "template": ""}, {"name": "x", "template": ""}]}"#;
+    folder.write("tokenizer_config.json", two);
+    assert!(folder_error(&folder.0).contains("[\"rag\", \"x\"]"));
     folder.write("tokenizer_config.json", r#"{"chat_template": "{% if %}"}"#);
     assert!(folder_error(&folder.0).contains("does not compile"));
 

@@ -11,6 +11,7 @@ mod names;
 mod split;
 mod vocabulary;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use header::has_magic;
@@ -52,6 +53,9 @@ pub(crate) fn load(parts: &[PathBuf]) -> Result<Contents, CheckpointError> {
         config,
         generation_config: None,
         tokenizer: TokenizerOrigin::Metadata(metadata),
+        listed: BTreeMap::new(),
+        notes: Vec::new(),
+        unread: Vec::new(),
     })
 }
 

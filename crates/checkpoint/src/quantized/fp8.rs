@@ -14,6 +14,9 @@ use crate::CheckpointError;
 
 pub(super) const METHOD: &str = "fp8";
 
+const SCALE: &str = "weight_scale";
+const INVERSE: &str = "weight_scale_inv";
+
 /// E4M3 codes and their scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Layout {
@@ -69,9 +72,9 @@ pub(super) fn block_of(value: &serde_json::Value) -> Option<ScaleBlock> {
 }
 
 impl Layout {
-    /// The tensor of scales.
+    /// The tensor of scales, by the name that its own tool gives it.
     fn scale(&self) -> &'static str {
-        if self.block == ScaleBlock::TENSOR { "weight_scale" } else { "weight_scale_inv" }
+        if self.block == ScaleBlock::TENSOR { SCALE } else { INVERSE }
     }
 }
 
@@ -84,14 +87,23 @@ impl LayerFormat for Layout {
     fn tensors(&self, n: usize, k: usize) -> Vec<StoredTensor> {
         let (along_n, along_k) = self.block.grid(n, k);
         let scale = StoredTensor::required(self.scale(), &[along_n, along_k]);
-        let scale = if self.block == ScaleBlock::TENSOR { scale.or(&[]).or(&[1]) } else { scale };
+        let scales = if self.block == ScaleBlock::TENSOR {
+            // Exporters differ in the name; `read` says what is missing where neither is there.
+            let scale = scale.or(&[]).or(&[1]).if_present();
+            let other = StoredTensor { name: INVERSE.to_owned(), ..scale.clone() };
+            vec![scale, other]
+        } else {
+            vec![scale]
+        };
+        let weight = StoredTensor::required("weight", &[n, k]);
         let input = self.static_input.then(|| StoredTensor::scalar("input_scale"));
-        [StoredTensor::required("weight", &[n, k]), scale].into_iter().chain(input).collect()
+        std::iter::once(weight).chain(scales).chain(input).collect()
     }
 
     fn read(&self, source: &Source<'_>) -> Result<QuantizedLinear, CheckpointError> {
         let &Source { n, k, .. } = source;
-        let data = codes(source, self.block, self.scale())?;
+        let renamed = source.optional(self.scale()).is_none() && source.optional(INVERSE).is_some();
+        let data = codes(source, self.block, if renamed { INVERSE } else { self.scale() })?;
         let mut input = LinearInput::new(self.activation);
         if self.static_input {
             input.scale = Some(source.input_scale("input_scale")?);

@@ -29,7 +29,8 @@ use bantam_numerics::{ActivationFormat, Group, KvFormat, QuantScheme};
 use serde_json::Value;
 
 use crate::{Checkpoint, CheckpointError, Format};
-use pattern::Pattern;
+pub(crate) use pattern::Pattern;
+pub use pattern::fits_glob;
 use settings::Settings;
 use source::Source;
 
@@ -140,21 +141,26 @@ impl Quantization {
         }
         let folder = checkpoint.path();
         let mut found = Self::from_config(checkpoint.config(), &folder.join("config.json"))?;
+        let modules = checkpoint.tensors().filter_map(|t| t.name.strip_suffix(".qweight"));
+        let with_qweight: HashSet<String> = modules.map(str::to_owned).collect();
         for (name, key, method) in OTHER_FILES {
             let file = folder.join(name);
             // ModelOpt says in its own file what it leaves out of the other: group sizes.
-            let fuller = found
-                .as_ref()
-                .is_none_or(|found| found.method == method && method == modelopt::METHOD);
-            if fuller && file.is_file() {
+            let fuller = found.as_ref().is_none_or(|found| {
+                let silent = !found.has_layers() && found.kv_format.is_none();
+                silent || (found.method == method && method == modelopt::METHOD)
+            });
+            // A file of AutoAWQ or AutoGPTQ may be left over from weights that are 16-bit again.
+            let left_over = method != modelopt::METHOD && with_qweight.is_empty();
+            if fuller && !left_over && file.is_file() {
                 let value = crate::folder::read_object(&file)?;
-                let settings = key.map_or(&value, |key| &value[key]);
-                found = Some(Self::new(&Settings::new(&file, settings), method)?);
+                let settings = Settings::new(&file, key.map_or(&value, |key| &value[key]));
+                let method = settings.text("quant_method")?.unwrap_or(method);
+                found = Some(Self::new(&settings, method)?);
             }
         }
         if let Some(quantization) = &mut found {
-            let modules = checkpoint.tensors().filter_map(|t| t.name.strip_suffix(".qweight"));
-            quantization.with_qweight = Some(modules.map(str::to_owned).collect());
+            quantization.with_qweight = Some(with_qweight);
         }
         Ok(found)
     }

@@ -4,7 +4,7 @@ use fancy_regex::Regex;
 
 /// One entry of a list of modules.
 #[derive(Clone, Debug)]
-pub(super) enum Pattern {
+pub(crate) enum Pattern {
     /// All linear layers.
     Every,
     /// A module by its full name.
@@ -28,12 +28,12 @@ impl Pattern {
     }
 
     /// Whether a module is meant.
-    pub(super) fn matches(&self, module: &str) -> Result<bool, String> {
+    pub(crate) fn matches(&self, module: &str) -> Result<bool, String> {
         Ok(match self {
             Self::Every => true,
             Self::Name(name) => name == module,
             Self::Part(part) => format!(".{module}.").contains(&format!(".{part}.")),
-            Self::Glob(glob) => fits(glob.as_bytes(), module.as_bytes()),
+            Self::Glob(glob) => fits_glob(glob, module),
             Self::Regex(regex) => regex.is_match(module).map_err(|error| error.to_string())?,
         })
     }
@@ -52,8 +52,17 @@ impl PartialEq for Pattern {
     }
 }
 
-/// Whether a text fits a pattern with `*` and `?`: on a mismatch the last `*` takes one more byte.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
+/// Whether a text fits a pattern, where `*` stands for any text and `?` for one byte.
+///
+/// ```
+/// use bantam_checkpoint::fits_glob;
+/// assert!(fits_glob("*.mlp.*", "model.layers.1.mlp.up_proj"));
+/// assert!(!fits_glob("*.mlp", "model.layers.1.mlp.up_proj"));
+/// ```
+#[must_use]
+pub fn fits_glob(pattern: &str, text: &str) -> bool {
+    // On a mismatch the last `*` takes one more byte.
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use bantam_text::{Tokenizer, TokenizerSource};
+use bantam_text::{Tokenizer, TokenizerSource, python_json};
 use serde_json::{Value, json};
 
-use super::QuantizationFiles;
+use super::{QuantizationFiles, rope};
 use crate::locate::file_names;
 use crate::{Checkpoint, CheckpointError, Format};
 
@@ -28,11 +28,17 @@ const WEIGHTS: [&str; 10] = [
 const REPLACED: [&str; 4] =
     ["config.json", "hf_quant_config.json", "quant_config.json", "quantize_config.json"];
 
+/// The folder of chat templates with names.
+const CHAT_TEMPLATES: &str = "additional_chat_templates";
+
 /// Brings the files beside the weights into `folder`: those of a folder are copied, those of a GGUF
 /// file made from its metadata (configuration, tokenizer, chat template, ends of generation). The
 /// configuration says how the weights are quantized now.
 ///
-/// Folders inside the source are left behind: they hold other forms of the weights.
+/// Folders inside the source are left behind, as they hold other forms of the weights; all but that of
+/// the chat templates.
+///
+/// [`is_in_configuration`] names the tensors that must not be written beside it.
 ///
 /// # Errors
 /// If a file cannot be read or written, or the tokenizer of a GGUF file cannot be told.
@@ -46,6 +52,9 @@ pub fn write_companions(
         Format::Safetensors => copy_files(source.path(), folder)?,
         Format::Gguf => {
             config["torch_dtype"] = json!("bfloat16");
+            if let Some(scaling) = rope::scaling_of_divisors(source)? {
+                config["rope_scaling"] = scaling;
+            }
             write_tokenizer(source, folder)?;
         }
     }
@@ -61,6 +70,13 @@ pub fn write_companions(
     write_json(&folder.join("config.json"), &config)
 }
 
+/// Whether a tensor says what the configuration in a written folder says: the frequency divisors of
+/// GGUF files.
+#[must_use]
+pub fn is_in_configuration(tensor: &str) -> bool {
+    tensor == rope::DIVISORS
+}
+
 /// Whether a file of a model's folder holds weights or lists them, by its name.
 #[must_use]
 pub fn holds_weights(name: &str) -> bool {
@@ -72,9 +88,13 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), CheckpointError> {
     let kept = |name: &String| !REPLACED.contains(&name.as_str()) && !holds_weights(name);
     for name in file_names(from)?.into_iter().filter(kept) {
         let path = from.join(&name);
+        let failed = |source| CheckpointError::Io { path: path.clone(), source };
         if path.is_file() {
-            let failed = |source| CheckpointError::Io { path: path.clone(), source };
             fs::copy(&path, to.join(&name)).map_err(failed)?;
+        } else if name == CHAT_TEMPLATES {
+            let folder = to.join(&name);
+            fs::create_dir_all(&folder).map_err(failed)?;
+            copy_files(&path, &folder)?;
         }
     }
     Ok(())
@@ -119,11 +139,11 @@ fn write_tokenizer(source: &Checkpoint, folder: &Path) -> Result<(), CheckpointE
     write_json(&folder.join("generation_config.json"), &generation)
 }
 
-/// Writes a JSON file as people read it.
+/// Writes a JSON file as people read it, with the numbers that only Python has.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
-    fs::write(path, format!("{value:#}\n"))
+    fs::write(path, python_json::print(value))
         .map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })
 }

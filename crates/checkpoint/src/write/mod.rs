@@ -6,6 +6,7 @@
 mod companions;
 mod compressed_tensors;
 mod modelopt;
+mod rope;
 mod scales;
 mod shards;
 
@@ -14,7 +15,7 @@ use bantam_numerics::{ActivationFormat, Group, KvFormat, KvRanges, QuantScheme, 
 use serde_json::Value;
 
 use crate::CheckpointError;
-pub use companions::{holds_weights, write_companions, write_json};
+pub use companions::{holds_weights, is_in_configuration, write_companions, write_json};
 pub use shards::{OwnedTensor, SavedShards, ShardWriter};
 
 /// The format of a quantized checkpoint.

@@ -169,6 +169,12 @@ impl Gguf {
         self
     }
 
+    /// Removes the tensors of layers, whose sizes other metadata would contradict.
+    pub(crate) fn without_layers(mut self) -> Self {
+        self.tensors.retain(|tensor| !tensor.name.starts_with("blk."));
+        self
+    }
+
     /// Adds a tensor.
     pub(crate) fn with(mut self, tensor: Tensor) -> Self {
         self.tensors.push(tensor);

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::bench;
 use crate::input::read_text;
 use crate::memory;
-use crate::model_arg::{DeviceArgs, OpenModel, batch_size, positive};
+use crate::model_arg::{DeviceArgs, OpenModel, UnreadArgs, batch_size, positive};
 use crate::output;
 use crate::quantize::parse_kv;
 
@@ -104,12 +104,11 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(args: &AdviseArgs) -> anyhow::Result<()> {
-    let model = OpenModel::open(&args.model)?;
+    let model = OpenModel::open(&args.model, &args.threads.unread)?;
     if let Some(quantization) = &model.arch.quantization {
         let (model, method) = (model.name.clone(), quantization.method().to_owned());
         return Err(OptimizeError::AlreadyQuantized { model, method }.into());
     }
-    model.arch.check_tensors(&model.checkpoint)?;
     let workload = Workload { batch: args.batch, input_tokens: args.isl, output_tokens: args.osl };
     workload.check(&model.arch)?;
     let measured = args.report.iter().map(|folder| measured(folder, &model));
@@ -165,7 +164,7 @@ fn measured(folder: &Path, model: &OpenModel) -> anyhow::Result<Measured> {
         Ok(report) => report,
         Err(error) => bail!("{}: no report of bantam quantize: {error}", path.display()),
     };
-    let quantized = OpenModel::open(&name)?;
+    let quantized = OpenModel::open(&name, &UnreadArgs::default())?;
     let shape = |model: &OpenModel| {
         let (sizes, attention) = (model.arch.sizes, &model.arch.attention);
         (sizes, attention.heads, attention.kv_heads, attention.head_dim)

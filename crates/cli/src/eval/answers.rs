@@ -15,7 +15,7 @@ use bantam_text::Tokenizer;
 use super::EvalArgs;
 use crate::device::Device;
 use crate::format::Format;
-use crate::model_arg::{ModelArg, OpenModel};
+use crate::model_arg::{ModelArg, OpenModel, UnreadArgs};
 use crate::output;
 
 /// Bytes of each tensor that tell its weights from others.
@@ -31,8 +31,12 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn open(arg: &ModelArg, default: Format) -> anyhow::Result<Self> {
-        let model = OpenModel::open(&arg.name)?;
+    pub(super) fn open(
+        arg: &ModelArg,
+        default: Format,
+        unread: &UnreadArgs,
+    ) -> anyhow::Result<Self> {
+        let model = OpenModel::open(&arg.name, unread)?;
         let tokenizer = Arc::new(model.tokenizer()?);
         let format = arg.format_or(default);
         Ok(Self { model, format, tokenizer, questions: Arc::default() })

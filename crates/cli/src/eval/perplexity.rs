@@ -13,7 +13,7 @@ use crate::architecture::number as short_number;
 use crate::device::Device;
 use crate::format::Format;
 use crate::input;
-use crate::model_arg::{ModelArg, OpenModel};
+use crate::model_arg::{ModelArg, OpenModel, UnreadArgs};
 use crate::output::{self, mebibytes, significant};
 use crate::scoring::{self, ScoredText, SideBySide, StepShape};
 
@@ -43,7 +43,8 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         Some(path) => read_text(path)?,
         None => EVAL_TEXT.to_owned(),
     };
-    let open = |arg: &ModelArg, default| Candidate::open(arg, default, &text, args.limit);
+    let unread = &args.device.unread;
+    let open = |arg: &ModelArg, default| Candidate::open(arg, default, unread, &text, args.limit);
     // Everything that can be refused is refused before the first weight is read.
     let baseline = args.against.as_ref().map(|arg| open(arg, args.against_dtype)).transpose()?;
     let models =
@@ -98,10 +99,11 @@ impl Candidate {
     fn open(
         arg: &ModelArg,
         default: Format,
+        unread: &UnreadArgs,
         text: &str,
         limit: Option<usize>,
     ) -> anyhow::Result<Self> {
-        let model = OpenModel::open(&arg.name)?;
+        let model = OpenModel::open(&arg.name, unread)?;
         let text = ScoredText::encode(&model.tokenizer()?, text, limit)?;
         Ok(Self { model, format: arg.format_or(default), text })
     }
@@ -111,7 +113,8 @@ impl EvalArgs {
     /// One window for all models, whose contexts may differ.
     fn convention(&self, models: &[Candidate]) -> anyhow::Result<Convention> {
         let context = models.iter().map(|c| c.model.arch.sizes.max_positions).min().unwrap_or(0);
-        let window = self.window.unwrap_or(DEFAULT_WINDOW.min(context));
+        let default = models.iter().map(|c| c.model.arch.default_context()).min().unwrap_or(0);
+        let window = self.window.unwrap_or(DEFAULT_WINDOW.min(default));
         if window > context {
             bail!(
                 "--window is {window}, but the context holds {context} tokens; use --window {context}"

@@ -65,8 +65,9 @@ fn answered<T>(answers: &BTreeMap<usize, T>, items: &[usize]) -> usize {
 
 /// The model of `--against`, if there is one, and the others.
 fn open_all(args: &EvalArgs) -> anyhow::Result<Vec<Candidate>> {
-    let against = args.against.iter().map(|arg| Candidate::open(arg, args.against_dtype));
-    let models = args.models.iter().map(|arg| Candidate::open(arg, args.dtype));
+    let open = |arg, default| Candidate::open(arg, default, &args.device.unread);
+    let against = args.against.iter().map(|arg| open(arg, args.against_dtype));
+    let models = args.models.iter().map(|arg| open(arg, args.dtype));
     against.chain(models).collect()
 }
 
@@ -74,7 +75,8 @@ impl EvalArgs {
     /// Tokens that every model sees at most.
     fn question_context(&self, models: &[Candidate]) -> anyhow::Result<usize> {
         let own = models.iter().map(|c| c.model.arch.sizes.max_positions).min().unwrap_or(0);
-        let context = self.window.unwrap_or(own);
+        let default = models.iter().map(|c| c.model.arch.default_context()).min().unwrap_or(0);
+        let context = self.window.unwrap_or(default);
         if !(2..=own).contains(&context) {
             bail!(
                 "--window is {context}, but the context holds 2 to {own} tokens; use --window {own}"

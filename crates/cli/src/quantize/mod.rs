@@ -26,7 +26,7 @@ use self::formats::FormatArgs;
 use crate::device::Device;
 use crate::format::Format;
 use crate::memory::bytes;
-use crate::model_arg::{DeviceArgs, OpenModel, positive};
+use crate::model_arg::{DeviceArgs, OpenModel, UnreadArgs, positive};
 use crate::output::{self, mebibytes};
 use crate::scoring::{self, ScoredText, SideBySide, StepShape};
 
@@ -192,7 +192,7 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
 }
 
 fn quantize(args: &QuantizeArgs, model: &str, recipe: Recipe, folder: &Path) -> anyhow::Result<()> {
-    let model = OpenModel::open(model)?;
+    let model = OpenModel::open(model, &args.device.unread)?;
     let search = FormatSearch::new(&recipe, &model.arch)?;
     let plan = match &search {
         Some(search) => search.plans().next().expect("there is a candidate").clone(),
@@ -381,8 +381,8 @@ fn compare(
     kv: Option<KvFormat>,
 ) -> anyhow::Result<Accuracy> {
     let checkpoint = Checkpoint::open(folder)?;
-    let arch = bantam_model::ArchSpec::from_checkpoint(&checkpoint)?;
-    let quantized = OpenModel { name: folder.display().to_string(), checkpoint, arch };
+    let name = folder.display().to_string();
+    let quantized = OpenModel::of(name, checkpoint, &UnreadArgs::default())?;
     let text = ScoredText::encode(&original.tokenizer()?, EVAL_TEXT, Some(COMPARED_TOKENS))?;
     let window = COMPARED_WINDOW.min(original.arch.sizes.max_positions);
     let convention = Convention::new(window, None, text.bos)?;

@@ -206,7 +206,7 @@ impl ServeArgs {
                 "--max-model-len is {asked}, but {} was made for {own} tokens; use 1 to {own}",
                 model.name
             ),
-            asked => Ok(asked.map_or(own, |asked| asked.min(own))),
+            asked => Ok(asked.map_or(model.arch.default_context(), |asked| asked.min(own))),
         }
     }
 

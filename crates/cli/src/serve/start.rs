@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use bantam_backend::Backend;
-use bantam_engine::{EngineHandle, Turns};
+use bantam_engine::{EngineHandle, SamplingParams, Turns};
 use bantam_model::{Decoder, LoadOptions, MemoryPlan};
 use bantam_server::{LogFormat, LogTarget, ServedModel, ServerOptions, serve};
 use bantam_text::Tokenizer;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     // Everything that can be refused is refused before a weight is read.
     let mut opened = Vec::new();
     for arg in &args.models {
-        let model = OpenModel::open(&arg.model.name)?;
+        let model = OpenModel::open(&arg.model.name, &args.device.unread)?;
         let tokenizer = model.tokenizer()?;
         let context = args.context(&model)?;
         opened.push((arg, model, tokenizer, context));
@@ -113,6 +113,13 @@ fn start(
     let parameters = model.checkpoint.parameters() as f64 / 1e6;
     let kind = model.arch.model_type;
     let description = format!("{kind}, {parameters:.1} M parameters, {format}");
+    let generation_config = model.checkpoint.generation_config();
+    let sampling = generation_config
+        .map(|config| SamplingParams::default().as_stated_by(config))
+        .unwrap_or_default();
+    sampling
+        .validate()
+        .map_err(|error| anyhow!("{}, generation_config.json: {error}", arg.name))?;
     let (device, turns, lazy) = (device.clone(), turns.clone(), args.lazy_cache);
     let (tell, reserved) = mpsc::channel();
     let engine = EngineHandle::spawn(args.handle_options(), move || {
@@ -122,7 +129,7 @@ fn start(
         Ok(turns.share(decoder))
     })?;
     let served = ServedModel::new(&arg.name, engine, Arc::new(tokenizer));
-    Ok((served.with_description(description), reserved.recv()?))
+    Ok((served.with_description(description).with_sampling(sampling), reserved.recv()?))
 }
 
 /// The memory plan, and what it means for requests.

@@ -1,5 +1,6 @@
 //! Reading `config.json`: typed values, and errors that name the key and the file.
 
+use bantam_checkpoint::python_json;
 use bantam_numerics::reference::Activation;
 use serde_json::{Map, Value};
 
@@ -131,6 +132,14 @@ impl<'a> Config<'a> {
         })
     }
 
+    /// A list of numbers that must be there.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Vec<f32>, ModelError> {
+        self.required(key, "a list of numbers", |value| {
+            let number = |value: &Value| value.as_f64().map(|number| number as f32);
+            value.as_array()?.iter().map(number).collect()
+        })
+    }
+
     /// The activation function at `key`, or that of this name if the key is absent.
     pub(crate) fn activation(&self, key: &str, default: &'a str) -> Result<Activation, ModelError> {
         const ACTIVATIONS: [(&str, Activation); 6] = [
@@ -179,7 +188,9 @@ fn whole_number(value: &Value) -> Option<usize> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("a list of {}", items.len()),
-        Value::Object(_) => "an object".to_owned(),
+        Value::Object(_) => {
+            python_json::name_of(value).map_or_else(|| "an object".to_owned(), str::to_owned)
+        }
         Value::String(text) if text.len() > 40 => "a long string".to_owned(),
         other => other.to_string(),
     }

@@ -118,7 +118,6 @@ static NAMES: TensorNames = TensorNames {
     feed_forward_out: "model.layers.{layer}.mlp.down_proj",
     final_norm: "model.norm",
     head: "lm_head",
-    ignorable: &["rotary_emb.inv_freq"],
 };
 
 static KEYS: ConfigKeys = ConfigKeys {

@@ -349,10 +349,13 @@ impl SamplingFields {
     }
 
     fn sampling(&self, model: &ServedModel) -> Result<SamplingParams, ApiError> {
-        let default = SamplingParams::default();
-        let top_k = match self.top_k.unwrap_or(0) {
-            -1 => 0,
-            k => usize::try_from(k).map_err(|_| {
+        // A beam search looks at probabilities as they are.
+        let plain = self.use_beam_search == Some(true);
+        let default = if plain { SamplingParams::default() } else { model.sampling().clone() };
+        let top_k = match self.top_k {
+            None => default.top_k,
+            Some(-1) => 0,
+            Some(k) => usize::try_from(k).map_err(|_| {
                 let message = format!("top_k is {k}, expected 0 or more; 0 keeps every token");
                 ApiError::bad_request(message).param("top_k")
             })?,

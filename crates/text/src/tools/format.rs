@@ -83,8 +83,9 @@ pub struct ToolFormat {
 impl ToolFormat {
     /// The format of a model, from its chat template and its vocabulary.
     pub fn of(tokenizer: &Tokenizer) -> Self {
-        let template = tokenizer.chat_template().map_or("", |template| template.source());
-        let format = Self::from_template(template);
+        let template = tokenizer.chat_template();
+        let template = template.map(|template| template.tool_use().unwrap_or(template));
+        let format = Self::from_template(template.map_or("", |template| template.source()));
         let special = |mark: &str| {
             let id = if mark.is_empty() { None } else { tokenizer.token_id(mark) };
             id.filter(|&id| tokenizer.is_special(id))
