@@ -76,7 +76,7 @@ def embeddings_are_refused_with_a_reason(shared: Shared):
 
 
 def other_endpoints_are_not_found(shared: Shared):
-    ask = lambda: shared.client.responses.create(model=shared.model, input="Hi")  # noqa: E731
+    ask = lambda: shared.client.moderations.create(model=shared.model, input="Hi")  # noqa: E731
     refused(NotFoundError, ask)
 
 

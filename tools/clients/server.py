@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def running_server(bantam: str, model: str, *options: str) -> Iterator[str]:
-    """Runs `bantam serve MODEL` at a free port and yields its address; ends it afterwards."""
-    command = [bantam, "serve", model, "--port", "0", "--log", "off", *options]
+def running_server(bantam: str, model: str, *options: str, port: str = "0") -> Iterator[str]:
+    """Runs `bantam serve MODEL`, at a free port if none is given, and yields its address; ends it
+    afterwards."""
+    command = [bantam, "serve", model, "--port", port, "--log", "off", *options]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

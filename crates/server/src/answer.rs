@@ -67,6 +67,15 @@ pub struct Ending {
     pub logprob: f64,
 }
 
+impl Ending {
+    /// Whether the answer had more to say.
+    #[must_use]
+    pub const fn is_cut_off(&self) -> bool {
+        matches!(self.reason, FinishReason::Length)
+            || matches!(self.stopped_by, Some(StoppedBy::Text(_)))
+    }
+}
+
 /// What in a request stopped its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoppedBy {

@@ -34,6 +34,14 @@ impl ApiKeys {
     }
 }
 
+impl ApiKeys {
+    /// The key that opened the server for a request; none if keys are not asked for.
+    pub(crate) fn shown<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        let is_key = |shown: &&[u8]| self.0.iter().any(|key| equal(key.as_bytes(), shown));
+        shown(headers).find(is_key)
+    }
+}
+
 /// The keys that a request shows.
 fn shown(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {

@@ -207,6 +207,18 @@ impl ApiError {
         self
     }
 
+    /// Says `to` for `from` in the path of the field at fault.
+    pub(crate) fn moved(mut self, from: &str, to: &str) -> Self {
+        if let Some(param) = &mut self.param
+            && param.contains(from)
+        {
+            let moved = param.replacen(from, to, 1);
+            self.message = self.message.replacen(param.as_str(), &moved, 1);
+            *param = moved;
+        }
+        self
+    }
+
     /// Adds a name for programs.
     #[must_use]
     pub const fn code(mut self, code: &'static str) -> Self {

@@ -27,6 +27,7 @@
 //! | `error` | all errors, and how each protocol says them |
 //! | `request` | what requests of every protocol have in common |
 //! | `openai` | the OpenAI API |
+//! | `anthropic` | the Messages API of Anthropic |
 //! | `kserve` | the KServe v2 protocol |
 //! | `grpc` | the same over gRPC, with the feature `grpc` |
 //! | `ops`, `metrics` | health, metrics, the description of the API |
@@ -34,6 +35,7 @@
 mod activity;
 mod allocator;
 mod answer;
+mod anthropic;
 mod auth;
 mod body;
 mod body_limits;
@@ -87,6 +89,7 @@ pub use state::{AppState, ServerState};
 pub fn router(state: AppState) -> Router {
     let routes = Router::new()
         .merge(openai::routes())
+        .merge(anthropic::routes())
         .merge(kserve::routes())
         .merge(ops::routes())
         .merge(page::routes())

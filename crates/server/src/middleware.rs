@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 
 use crate::activity::{Activity, Answering};
+use crate::anthropic;
 use crate::error::{ApiError, ErrorKind};
 use crate::record::Record;
 use crate::state::{AppState, Place};
@@ -32,6 +33,7 @@ pub(crate) async fn observe(
     request.extensions_mut().insert(Arc::clone(&record));
     let path = request.uri().path();
     let speaks_kserve = path == "/v2" || path.starts_with("/v2/");
+    let speaks_anthropic = anthropic::is_path(path);
 
     let answering = request.extensions().get::<Arc<Activity>>().map(Activity::answering);
     let place = Arc::new(Place::default());
@@ -46,14 +48,19 @@ pub(crate) async fn observe(
             Err(error) => error.into_response(),
         },
     };
-    if let Some(error) = response.extensions().get::<ApiError>() {
+    if let Some(error) = response.extensions().get::<ApiError>().cloned() {
         record.failed(&error.message);
         if speaks_kserve {
             response = error.respond(error.kserve());
+        } else if speaks_anthropic {
+            response = error.respond(anthropic::error::body(&error, &id));
         }
     }
     record.responded(response.status().as_u16());
     if let Ok(id) = HeaderValue::from_str(&id) {
+        if speaks_anthropic {
+            response.headers_mut().insert(anthropic::error::REQUEST_ID, id.clone());
+        }
         response.headers_mut().insert(request_id::HEADER, id);
     }
     state.origins.tell(origin.as_ref(), response.headers_mut());

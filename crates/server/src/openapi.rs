@@ -5,12 +5,13 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi, ToSchema, openapi};
 
+use crate::anthropic;
 use crate::auth;
 use crate::error::ErrorKind;
 use crate::kserve::{generate, infer, metadata, stats};
 use crate::openai::chat_answer::ChatDelta;
 use crate::openai::reply::Reply;
-use crate::openai::{chat, completions, models, tokenize};
+use crate::openai::{chat, completions, models, responses, tokenize};
 use crate::ops;
 
 /// The body of an OpenAI error.
@@ -44,6 +45,13 @@ pub(crate) struct KserveError {
     paths(
         chat::create,
         completions::create,
+        responses::create::create,
+        responses::create::count,
+        responses::kept::show,
+        responses::kept::delete,
+        responses::kept::input_items,
+        anthropic::create::create,
+        anthropic::create::count,
         models::list,
         models::show,
         models::embeddings,
@@ -96,7 +104,7 @@ impl Modify for Errors {
     fn modify(&self, api: &mut openapi::OpenApi) {
         let components = api.components.get_or_insert_default();
         for kind in ErrorKind::ALL {
-            for form in [ErrorForm::OpenAi, ErrorForm::Kserve] {
+            for form in [ErrorForm::OpenAi, ErrorForm::Anthropic, ErrorForm::Kserve] {
                 let response = ResponseBuilder::new()
                     .description(kind.meaning())
                     .content("application/json", Content::new(Some(form.schema())));
@@ -105,7 +113,8 @@ impl Modify for Errors {
         }
         for (path, item) in &mut api.paths.paths {
             let form = ErrorForm::of(path);
-            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let all = [&mut item.get, &mut item.post, &mut item.delete];
+            for operation in all.into_iter().flatten() {
                 let has_body = operation.request_body.is_some();
                 let kinds =
                     ErrorKind::ALL.into_iter().filter(|kind| happens(*kind, path, has_body));
@@ -128,8 +137,9 @@ fn happens(kind: ErrorKind, path: &str, has_body: bool) -> bool {
         ErrorKind::Unauthorized => !auth::is_open(path),
         ErrorKind::NotFound => has_body || path.contains('{'),
         ErrorKind::Forbidden | ErrorKind::Internal | ErrorKind::Unavailable => true,
-        ErrorKind::BadRequest
-        | ErrorKind::Timeout
+        // Which items are shown is said in the address.
+        ErrorKind::BadRequest => has_body || path.ends_with("/input_items"),
+        ErrorKind::Timeout
         | ErrorKind::TooLarge
         | ErrorKind::UnsupportedMediaType
         | ErrorKind::Unprocessable
@@ -141,17 +151,25 @@ fn happens(kind: ErrorKind, path: &str, has_body: bool) -> bool {
 #[derive(Clone, Copy)]
 enum ErrorForm {
     OpenAi,
+    Anthropic,
     Kserve,
 }
 
 impl ErrorForm {
     fn of(path: &str) -> Self {
-        if path.starts_with("/v2") { Self::Kserve } else { Self::OpenAi }
+        if anthropic::is_path(path) {
+            Self::Anthropic
+        } else if path.starts_with("/v2") {
+            Self::Kserve
+        } else {
+            Self::OpenAi
+        }
     }
 
     fn name(self, kind: ErrorKind) -> String {
         let protocol = match self {
             Self::OpenAi => "OpenAi",
+            Self::Anthropic => "Anthropic",
             Self::Kserve => "Kserve",
         };
         format!("{protocol}{kind:?}")
@@ -160,6 +178,7 @@ impl ErrorForm {
     fn schema(self) -> Ref {
         Ref::from_schema_name(match self {
             Self::OpenAi => ErrorResponse::name(),
+            Self::Anthropic => anthropic::error::ErrorResponse::name(),
             Self::Kserve => KserveError::name(),
         })
     }

@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::ErrorKind;
+use crate::anthropic::{fields as messages, notes as messages_notes};
 use crate::kserve::fields as kserve_fields;
 use crate::kserve::outputs::OUTPUTS;
 use crate::openai::field_sets;
 use crate::openai::notes::NOTES;
+use crate::openai::responses::{fields as responses, notes as responses_notes};
 use crate::openapi;
 use crate::request::fields::{FieldSet, WithoutEffect};
 use crate::request::shape::Shape;
@@ -29,9 +31,13 @@ fn page() -> String {
     let mut page = HEAD.to_owned();
     paths(&mut page);
     errors(&mut page);
-    let sets: [(&str, &FieldSet); 4] = [
+    let sets: [(&str, &FieldSet); 8] = [
         ("/v1/chat/completions", &field_sets::CHAT),
         ("/v1/completions", &field_sets::COMPLETIONS),
+        ("/v1/responses", &responses::CREATE),
+        ("/v1/responses/input_tokens", &responses::COUNT),
+        ("/v1/messages", &messages::CREATE),
+        ("/v1/messages/count_tokens", &messages::COUNT),
         ("/tokenize", &field_sets::TOKENIZE),
         ("/detokenize", &field_sets::DETOKENIZE),
     ];
@@ -49,7 +55,9 @@ fn line(page: &mut String, line: std::fmt::Arguments<'_>) {
 fn paths(page: &mut String) {
     line(page, format_args!("\n## Paths\n\n| method | path | |\n|---|---|---|"));
     for (path, item) in &openapi::description().paths.paths {
-        for (method, operation) in [("GET", &item.get), ("POST", &item.post)] {
+        for (method, operation) in
+            [("GET", &item.get), ("POST", &item.post), ("DELETE", &item.delete)]
+        {
             let Some(operation) = operation else { continue };
             let summary = operation.summary.as_deref().unwrap_or_default();
             line(page, format_args!("| {method} | `{path}` | {summary} |"));
@@ -186,6 +194,8 @@ fn every_field_is_of_one_kind_and_says_what_it_does() {
     let sets = [
         ("chat", &*field_sets::CHAT),
         ("completions", &field_sets::COMPLETIONS),
+        ("responses", &responses::CREATE),
+        ("messages", &messages::CREATE),
         ("tokenize", &field_sets::TOKENIZE),
         ("detokenize", &field_sets::DETOKENIZE),
     ];
@@ -201,7 +211,8 @@ fn every_field_is_of_one_kind_and_says_what_it_does() {
 #[test]
 fn every_note_is_about_an_object_of_the_api() {
     let components = openapi::description().components.unwrap();
-    for notes in &NOTES {
+    let all = NOTES.iter().chain(&responses_notes::NOTES).chain(&messages_notes::NOTES);
+    for notes in all {
         assert!(components.schemas.contains_key(notes.of), "{}", notes.of);
     }
 }

@@ -23,7 +23,12 @@ fn is_sane(id: &str) -> bool {
 
 /// A name that no other has: `kind-` and 32 hexadecimal digits.
 pub(crate) fn unique(kind: &str) -> String {
-    format!("{kind}-{:016x}{:016x}", random(), random())
+    format!("{kind}-{}", hexadecimal())
+}
+
+/// 32 hexadecimal digits that no other name has.
+pub(crate) fn hexadecimal() -> String {
+    format!("{:016x}{:016x}", random(), random())
 }
 
 /// A random number, from the seeds that the standard library draws for its hash maps. Good for

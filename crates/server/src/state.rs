@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderMap;
 use bantam_text::Cancel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +14,7 @@ use crate::body_limits::{BodyLimits, BodyRoom};
 use crate::error::{ApiError, ErrorKind};
 use crate::http_metrics::HttpMetrics;
 use crate::log::Log;
+use crate::openai::responses::store::{Owner, ResponseStore};
 use crate::origin::Origins;
 use crate::preparation::Preparations;
 use crate::record::Observer;
@@ -36,6 +38,8 @@ pub struct ServerState {
     /// Requests that may be under way.
     requests: Arc<Semaphore>,
     preparations: Preparations,
+    /// Responses of `/v1/responses` that are kept for a while.
+    pub(crate) responses: ResponseStore,
     salts: RandomState,
     /// When the server ends, once it was told to stop.
     end: OnceLock<Instant>,
@@ -68,6 +72,7 @@ impl ServerState {
             connections: Arc::new(Registry::new(options.max_connections)),
             requests: Arc::new(Semaphore::new(options.max_requests)),
             preparations: Preparations::default(),
+            responses: ResponseStore::default(),
             salts: RandomState::new(),
             end: OnceLock::new(),
             options,
@@ -151,6 +156,11 @@ impl ServerState {
         // More than this many cannot be acquired at once; so many never are.
         let all = u32::try_from(self.options.max_requests).unwrap_or(u32::MAX);
         let _ = self.requests.acquire_many(all).await;
+    }
+
+    /// Whose a request is: what belongs to one API key is not shown to another.
+    pub(crate) fn owner(&self, headers: &HeaderMap) -> Owner {
+        self.keys.shown(headers).map_or(0, |key| self.salts.hash_one(key))
     }
 
     /// The number by which the cache tells salts apart: unpredictable, the same for the same text.

@@ -179,7 +179,10 @@ fn names(answer: &Value, place: &str, field: &str) -> bool {
     let message = error["message"].as_str().or(error.as_str()).unwrap_or_default();
     let param = error["param"].as_str().unwrap_or_default();
     let path = dotted(&format!("{place}/{field}"));
-    message.contains(field) || (!param.is_empty() && path.starts_with(param))
+    // Not every protocol has a place for the field at fault beside the message.
+    let object = dotted(place);
+    let says_where = !object.is_empty() && message.contains(&object);
+    message.contains(field) || says_where || (!param.is_empty() && path.starts_with(param))
 }
 
 #[tokio::test]

@@ -165,11 +165,8 @@ impl ChatFields {
     }
 
     fn num_logprobs(&self) -> Result<Option<usize>, ApiError> {
+        check_top_logprobs(self.top_logprobs.unwrap_or(0))?;
         match (self.logprobs.unwrap_or(false), self.top_logprobs) {
-            (_, Some(top)) if top > MAX_TOP_LOGPROBS => {
-                let message = format!("top_logprobs is {top}, expected at most {MAX_TOP_LOGPROBS}");
-                Err(ApiError::bad_request(message).param("top_logprobs"))
-            }
             (false, Some(1..)) => {
                 let message = "top_logprobs is set without logprobs; set logprobs to true";
                 Err(ApiError::bad_request(message).param("top_logprobs"))
@@ -178,4 +175,13 @@ impl ChatFields {
             (true, top) => Ok(Some(top.unwrap_or(0))),
         }
     }
+}
+
+/// Refuses more alternatives than are shown.
+pub(crate) fn check_top_logprobs(top: usize) -> Result<(), ApiError> {
+    if top > MAX_TOP_LOGPROBS {
+        let message = format!("top_logprobs is {top}, expected at most {MAX_TOP_LOGPROBS}");
+        return Err(ApiError::bad_request(message).param("top_logprobs"));
+    }
+    Ok(())
 }

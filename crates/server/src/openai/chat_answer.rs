@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bantam_engine::FinishReason;
 use bantam_text::{ToolCallParser, ToolDelta};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +12,7 @@ use crate::openai::logprobs::{ChatLogprobs, PromptLogprobs, TokenNames};
 use crate::openai::reply::{Choice, StopReason};
 use crate::openai::tools::{self, CallDelta, CallField, FunctionDelta};
 use crate::request::asked::Asked;
-use crate::request::tools::ToolUse;
+use crate::request::tools::{ToolUse, call_id};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -146,7 +145,7 @@ impl Chatting {
                     self.calls = index + 1;
                     message.tool_calls.push(CallDelta {
                         index,
-                        id: Some(tools::call_id()),
+                        id: Some(call_id()),
                         r#type: Some(tools::Kind::Function),
                         function: FunctionDelta { name: Some(name), arguments: String::new() },
                     });
@@ -202,9 +201,10 @@ impl Choice for Chatting {
             }
             Part::End(ending) => {
                 let stop_reason = StopReason::of(&ending, &self.stop_tokens);
-                let cut_off = ending.reason == FinishReason::Length
-                    || matches!(ending.stopped_by, Some(StoppedBy::Text(_)));
-                let finish = if cut_off { ToolCallParser::cut_off } else { ToolCallParser::finish };
+                let finish = match ending.is_cut_off() {
+                    true => ToolCallParser::cut_off,
+                    false => ToolCallParser::finish,
+                };
                 let found = self.tools.take().map(finish).unwrap_or_default();
                 let message = self.message(found);
                 // OpenAI says `stop` where a function was named; clients take `tool_calls` for both.

@@ -9,6 +9,7 @@ pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod notes;
 pub(crate) mod reply;
+pub(crate) mod responses;
 pub(crate) mod tokenize;
 pub(crate) mod tools;
 mod usage;
@@ -28,6 +29,10 @@ pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/responses", post(responses::create::create))
+        .route("/v1/responses/input_tokens", post(responses::create::count))
+        .route("/v1/responses/{id}", get(responses::kept::show).delete(responses::kept::delete))
+        .route("/v1/responses/{id}/input_items", get(responses::kept::input_items))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/embeddings", post(models::embeddings))

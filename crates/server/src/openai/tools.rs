@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::request::tools::{CallRule, OfferedTool};
-use crate::request_id::random;
 
 /// A function that the model may call.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -160,15 +159,4 @@ pub(crate) struct FunctionDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     pub(crate) arguments: String,
-}
-
-/// A name for a call: nine letters and digits, the only form that Mistral's templates take back.
-pub(crate) fn call_id() -> String {
-    let mut rest = random();
-    let digit = |_| {
-        let digit = (rest % 36) as u32;
-        rest /= 36;
-        char::from_digit(digit, 36).unwrap_or('0')
-    };
-    (0..9).map(digit).collect()
 }

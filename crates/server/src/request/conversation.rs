@@ -35,7 +35,23 @@ pub(crate) enum ReasoningEffort {
     Xhigh,
 }
 
+/// Contexts that a conversation may have for its tokens to be counted: clients count before they
+/// shorten.
+const COUNTED_CONTEXTS: usize = 16;
+
 impl TemplateFields {
+    /// How many tokens a conversation has, also one that is longer than the context.
+    pub(crate) fn count(
+        &self,
+        model: &ServedModel,
+        messages: &[Message],
+        tools: &[Tool],
+        cancel: &Cancel,
+    ) -> Result<usize, ApiError> {
+        let bound = model.context() * COUNTED_CONTEXTS;
+        Ok(self.encode_within(model, messages, tools, false, bound, cancel)?.len())
+    }
+
     /// The tokens of a conversation.
     pub(crate) fn encode(
         &self,

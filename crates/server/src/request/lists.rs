@@ -27,6 +27,7 @@ const BOUNDS: &[ListBounds] = &[
     // Each word is tokenized twice and compared with the end of the answer at every step.
     list("bad_words", 1024, 64 << 10),
     list("stop", 16, 16 << 10),
+    list("stop_sequences", 16, 16 << 10),
     list("stop_token_ids", 1024, ANY),
     list("logit_bias", 4096, ANY),
     list("allowed_token_ids", 1 << 18, ANY),

@@ -28,6 +28,12 @@ pub(crate) struct Ends {
     pub(crate) badly: fn(&ApiError) -> Value,
 }
 
+/// An event whose kind stands in a line of its own before it.
+pub(crate) trait NamedEvent: Serialize {
+    /// What kind of event.
+    fn name(&self) -> &'static str;
+}
+
 /// A response that sends each item as an event.
 pub(crate) fn response<T: Serialize + 'static>(
     items: impl Stream<Item = Result<T, ApiError>> + Send + 'static,
@@ -49,6 +55,19 @@ pub(crate) fn response<T: Serialize + 'static>(
                 Some(event)
             }
         };
+        async move { event }
+    });
+    respond(events)
+}
+
+/// A response that sends events with their names. The last one says how it ended.
+pub(crate) fn named<T: NamedEvent + 'static>(
+    events: impl Stream<Item = T> + Send + 'static,
+    record: Arc<Record>,
+) -> Response {
+    let events = events.filter_map(move |item| {
+        let event = event(&item).map(|data| format!("event: {}\n{data}", item.name()));
+        let event = event.map_err(|error| record.failed(&error.message)).ok();
         async move { event }
     });
     respond(events)

@@ -1,9 +1,10 @@
 //! The functions that a model may or must call.
 
 use bantam_text::{GrammarSpec, Tool, ToolChoice, ToolFormat};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::request_id::random;
 
 /// What asks for a form if no call is required.
 pub(crate) const STRICT: &str = "a strict tool";
@@ -32,11 +33,16 @@ pub(crate) enum CallRule {
     Among { names: Vec<String>, required: bool },
 }
 
+/// The form of an answer, and the field that asks for it.
+pub(crate) type AskedForm = (&'static str, GrammarSpec);
+
 /// What a request says about tools.
 #[derive(Default)]
 pub(crate) struct ToolUse {
     /// Those that the model is told about.
     pub(crate) tools: Vec<Tool>,
+    /// Those that it may call, with what their arguments must satisfy.
+    pub(crate) callable: Vec<Tool>,
     /// How calls are written, if there may be any.
     pub(crate) format: Option<ToolFormat>,
     /// The form of an answer that must be a call, or whose calls must have a form; and what asks
@@ -97,22 +103,38 @@ impl ToolUse {
         let free = callable.len() == offered.len() && !callable.iter().any(|tool| tool.strict);
         let must_call = choice != ToolChoice::Auto;
         let (field, forms): (_, Vec<Tool>) = match choice {
-            ToolChoice::Auto if free => ("", Vec::new()),
             ToolChoice::Auto => {
                 let field = if among.is_some() { "tool_choice" } else { STRICT };
                 (field, callable.into_iter().map(OfferedTool::form).collect())
             }
             _ => ("tool_choice", callable.into_iter().map(|tool| tool.tool.clone()).collect()),
         };
-        let grammar = match forms.is_empty() && !must_call {
-            true => None,
-            false => {
+        let grammar = match choice {
+            ToolChoice::Auto if free => None,
+            _ => {
                 let spec = format.grammar(&forms, &choice, parallel);
                 Some((field, spec.map_err(|error| ApiError::from(error).param("tools"))?))
             }
         };
         let tools = offered.into_iter().map(|offered| offered.tool).collect();
-        Ok(Self { tools, format: Some(*format), grammar, only_one: !parallel, must_call })
+        let (format, only_one) = (Some(*format), !parallel);
+        Ok(Self { tools, callable: forms, format, grammar, only_one, must_call })
+    }
+
+    /// The form of an answer whose text must satisfy `form`: where the model may call tools, it does
+    /// that or says such a text; where it must call, there is no text.
+    ///
+    /// # Errors
+    /// If the form is no schema.
+    pub(crate) fn beside(&self, form: Option<AskedForm>) -> Result<Option<AskedForm>, ApiError> {
+        let (Some((field, form)), Some(format)) = (form.clone(), &self.format) else {
+            return Ok(form.or_else(|| self.grammar.clone()));
+        };
+        if self.must_call {
+            return Ok(self.grammar.clone());
+        }
+        let spec = format.grammar_or_form(&self.callable, !self.only_one, &form);
+        Ok(Some((field, spec.map_err(|error| ApiError::from(error).param(field))?)))
     }
 }
 
@@ -140,4 +162,26 @@ fn check_name(name: &str, n: usize) -> Result<(), ApiError> {
         return Err(ApiError::bad_request(message).param(format!("tools[{n}].function.name")));
     }
     Ok(())
+}
+
+/// The arguments of a call that stands in a conversation: an object, or the text of one. No text at
+/// all is what some clients make of a call without arguments.
+pub(crate) fn arguments(value: &Value) -> Option<Value> {
+    let parsed = match value {
+        Value::String(text) if text.trim().is_empty() => json!({}),
+        Value::String(text) => serde_json::from_str(text).ok()?,
+        other => other.clone(),
+    };
+    parsed.is_object().then_some(parsed)
+}
+
+/// A name for a call: nine letters and digits, the only form that Mistral's templates take back.
+pub(crate) fn call_id() -> String {
+    let mut rest = random();
+    let digit = |_| {
+        let digit = (rest % 36) as u32;
+        rest /= 36;
+        char::from_digit(digit, 36).unwrap_or('0')
+    };
+    (0..9).map(digit).collect()
 }

@@ -225,6 +225,30 @@ pub fn parse_events(text: &str) -> (Vec<Value>, bool) {
     (events.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect(), done)
 }
 
+impl Client {
+    /// Posts JSON and reads events that have names, which must be their types.
+    pub async fn named_events(&self, path: &str, mut body: Value) -> Vec<Value> {
+        body["stream"] = true.into();
+        let (status, headers, bytes) = self.send(json_request(path, &body)).await;
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert_eq!(status, StatusCode::OK, "{text}");
+        assert_eq!(headers["content-type"], "text/event-stream");
+        let events = text.split_terminator("\n\n").map(|event| {
+            let (name, data) = event.split_once('\n').unwrap();
+            let event: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(event["type"], name.strip_prefix("event: ").unwrap());
+            event
+        });
+        events.collect()
+    }
+}
+
+/// A body with more fields, or other values of them.
+pub fn with(mut body: Value, more: Value) -> Value {
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
 pub fn json_request(path: &str, body: &Value) -> Request<Body> {
     Request::post(path)
         .header("content-type", "application/json")

@@ -87,6 +87,35 @@ impl ToolFormat {
         Ok(GrammarSpec::Lark(source))
     }
 
+    /// The grammar of an answer that is a call of one of `tools`, or several with `parallel`, or a text
+    /// of the form `form`: any JSON object, or JSON that satisfies a schema.
+    ///
+    /// # Errors
+    /// As [`grammar`](Self::grammar), or a form of another kind.
+    pub fn grammar_or_form(
+        &self,
+        tools: &[Tool],
+        parallel: bool,
+        form: &GrammarSpec,
+    ) -> Result<GrammarSpec, TextError> {
+        let invalid = |problem| TextError::InvalidTools { problem };
+        let any_object = json!({"type": "object"});
+        let schema = match form {
+            GrammarSpec::JsonObject => &any_object,
+            GrammarSpec::JsonSchema(schema) => schema,
+            _ => {
+                let problem = "beside tools, a text has the form of a JSON schema or none";
+                return Err(invalid(problem.to_owned()));
+            }
+        };
+        check_schema(schema).map_err(invalid)?;
+        let GrammarSpec::Lark(calls) = self.grammar(tools, &ToolChoice::Required, parallel)? else {
+            return Err(invalid("calls have no rules to stand beside a form".to_owned()));
+        };
+        let calls = calls.replacen("start:", "calls:", 1);
+        Ok(GrammarSpec::Lark(format!("start: calls | form\nform: %json {schema}\n{calls}")))
+    }
+
     /// The rule `start` of an answer that is a call or several.
     fn calls_alone(&self, parallel: bool) -> String {
         let begin = mark(self.begin_token, self.style.begin);
