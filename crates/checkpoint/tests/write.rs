@@ -22,7 +22,7 @@ fn tensors() -> impl Strategy<Value = Vec<OwnedTensor>> {
         let of = |(number, (dtype, shape)): (usize, (usize, Vec<usize>))| {
             let dtype = DTYPES[dtype];
             let bytes = vec![number as u8; shape.iter().product::<usize>() * dtype.bytes()];
-            OwnedTensor { name: format!("layers.{number}.w"), dtype, shape, bytes }
+            OwnedTensor { name: format!("model.layers.{number}.w"), dtype, shape, bytes }
         };
         tensors.into_iter().enumerate().map(of).collect()
     })

@@ -75,7 +75,9 @@ fn what_cannot_be_scored_is_refused() {
     assert!(refusal(&["--text", "no-such.txt"]).contains("no-such.txt"));
     let latin = folder("latin").join("text.txt");
     std::fs::write(&latin, b"caf\xe9").unwrap();
-    assert!(refusal(&["--text", latin.to_str().unwrap()]).contains("not UTF-8 at byte 3"));
+    assert!(
+        refusal(&["--text", latin.to_str().unwrap()]).contains("line 1 is not UTF-8, from byte 3")
+    );
     assert_eq!(run(&["eval", "smollm2", "--task", "mmul"]).code, Some(2));
 }
 

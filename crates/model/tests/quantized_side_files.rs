@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bantam_checkpoint::{Checkpoint, Quantization};
 use bantam_model::{ArchSpec, Precision};
@@ -17,7 +18,10 @@ fn fixture(name: &str) -> PathBuf {
 
 /// A copy of a fixture whose `config.json` says nothing, with these files beside it.
 fn silent_copy(name: &str, side_files: &[(&str, Value)]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_files").join(name);
+    // Tests run side by side: each copy has a folder of its own.
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let copy = format!("{name}-{}", COPIES.fetch_add(1, Ordering::Relaxed));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side_files").join(copy);
     let _ = std::fs::remove_dir_all(&folder); // of a run that was killed
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::copy(fixture(name).join("model.safetensors"), folder.join("model.safetensors"))

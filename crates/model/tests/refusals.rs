@@ -77,7 +77,11 @@ fn configurations() {
         (("rope_scaling", json!({"factor": 2})), vec!["`rope_scaling.rope_type` is missing"]),
         (
             ("rope_scaling", json!({"type": "longrope"})),
-            vec!["`rope_scaling.type` is `longrope`", "linear, dynamic, llama3 or yarn"],
+            vec!["`rope_scaling.short_factor` is missing"],
+        ),
+        (
+            ("rope_scaling", json!({"type": "ntk"})),
+            vec!["`rope_scaling.type` is `ntk`", "linear, dynamic, llama3, yarn or longrope"],
         ),
         (
             ("rope_scaling", json!({"rope_type": "linear"})),

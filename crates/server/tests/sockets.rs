@@ -140,7 +140,9 @@ async fn an_address_keeps_its_share_while_another_takes_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_being_answered_is_not_closed_for_others() {
     let (open, gate): (_, Receiver<()>) = mpsc::channel();
+    let (stepping, mut steps) = tokio::sync::mpsc::unbounded_channel();
     let toy = Toy::failing(move |_| {
+        let _ = stepping.send(());
         let _ = gate.recv();
         None
     });
@@ -149,6 +151,10 @@ async fn what_is_being_answered_is_not_closed_for_others() {
     let mut asked = Vec::new();
     for _ in 0..4 {
         asked.push(server.send(&post("/v1/completions", body, "connection: close\r\n")).await);
+        if asked.len() == 1 {
+            // The others come too late for its step, and wait.
+            timeout(SOON, steps.recv()).await.unwrap();
+        }
     }
     server.in_flight(4).await;
     let slow = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n";

@@ -204,7 +204,9 @@ impl ServeArgs {
             grace: Duration::from_secs(self.drain_timeout as u64),
             // Those that run and wait, and as many again that are prepared or refused.
             max_requests: self.models.len() * 2 * (self.max_num_seqs + self.max_waiting),
-            max_connections: self.models.len() * 4 * (self.max_num_seqs + self.max_waiting),
+            // An idle one that is closed for another surprises its client: small queues have room too.
+            max_connections: (self.models.len() * 4 * (self.max_num_seqs + self.max_waiting))
+                .max(512),
             log_target,
             log_format,
             ..ServerOptions::default()

@@ -47,7 +47,7 @@ pub(super) fn all(model: &str) -> Vec<Malformed> {
         text("unknown model", json!({ "model": "no such model" })),
         text("unknown field", json!({ "max_token": 4 })),
         text("wrong type", json!({ "max_tokens": "many" })),
-        text("longer than any context", json!({ "max_tokens": 1_000_000_000_000_u64 })),
+        text("longer than any context", json!({ "min_tokens": 1_000_000_000_000_u64 })),
         text("beyond the vocabulary", json!({ "prompt": [4_000_000_000_u64] })),
         text("no answers", json!({ "n": 0 })),
         text("too many answers", json!({ "n": 100_000 })),
