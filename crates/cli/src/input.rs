@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 
 /// Bytes of the longest text that is read: far more than any model's context, and little memory.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -16,7 +16,7 @@ pub(crate) fn read_text(source: impl Read, what: &str) -> anyhow::Result<String>
     if bytes.len() as u64 > MAX_TEXT_BYTES {
         bail!("{what}: longer than {} MiB; cut it", MAX_TEXT_BYTES >> 20);
     }
-    bantam_text::decode_text(bytes).with_context(|| what.to_owned())
+    bantam_text::decode_text(bytes).map_err(|error| anyhow!("{what}: {error}"))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub(crate) async fn observe(
     let place = Arc::new(Place::default());
     request.extensions_mut().insert(Arc::clone(&place));
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let long = request.body().size_hint().exact().is_none_or(|bytes| bytes > DRAINED_BYTES);
 
     let preflight = state.origins.preflight(request.method(), request.headers());
     let mut response = match preflight {
@@ -64,7 +65,9 @@ pub(crate) async fn observe(
         response.headers_mut().insert(request_id::HEADER, id);
     }
     state.origins.tell(origin.as_ref(), response.headers_mut());
-    if state.check_running().is_err() {
+    // A refusal may come before the rest of a long body, which nobody reads: the connection ends then.
+    let refused = long && !response.status().is_success();
+    if refused || state.check_running().is_err() {
         // Its next request would find nobody.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -73,6 +76,9 @@ pub(crate) async fn observe(
         Body::new(ObservedBody { inner, record, ended, _place: place, _answering: answering })
     })
 }
+
+/// A body that is read to its end even where the request is refused: it has come with its head.
+const DRAINED_BYTES: u64 = 4096;
 
 /// Refuses by what the head of a request says, before anything is read or done.
 fn admit(state: &AppState, request: &Request) -> Result<(), ApiError> {

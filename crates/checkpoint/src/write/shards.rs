@@ -62,10 +62,10 @@ pub struct OwnedTensor {
 ///
 /// let folder = std::env::temp_dir().join(format!("bantam-doc-{}", std::process::id()));
 /// let mut writer = ShardWriter::create(&folder, 5 << 30)?;
-/// writer.push("norm.weight", DType::F32, &[2], &[0, 0, 128, 63, 0, 0, 0, 64])?;
+/// writer.push("model.norm.weight", DType::F32, &[2], &[0, 0, 128, 63, 0, 0, 0, 64])?;
 /// std::fs::write(folder.join("config.json"), "{}").expect("the folder was just made");
 /// writer.finish()?;
-/// assert_eq!(Checkpoint::open(&folder)?.tensor("norm.weight")?.to_f32()?, [1.0, 2.0]);
+/// assert_eq!(Checkpoint::open(&folder)?.tensor("model.norm.weight")?.to_f32()?, [1.0, 2.0]);
 /// # std::fs::remove_dir_all(&folder).expect("the folder was just made");
 /// # Ok::<(), bantam_checkpoint::CheckpointError>(())
 /// ```
