@@ -3,7 +3,7 @@
 //! Configurations of the wild hold them (`"rope_theta": Infinity`, a `NaN` in a key that only training
 //! reads). In a [`Value`], which has no such numbers, they are objects of one key, as transformers 5
 //! spells them: `{"__float__": "Infinity"}`. Whoever wants a number there finds none and says so;
-//! keys that nobody reads do no harm, and [`print`] writes them as they were.
+//! keys that nobody reads do no harm, and [`print()`] writes them as they were.
 
 use std::borrow::Cow;
 

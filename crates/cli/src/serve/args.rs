@@ -60,6 +60,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME", value_parser = host, help_heading = "Server")]
     pub(super) allow_host: Vec<String>,
 
+    #[allow(rustdoc::bare_urls, reason = "it is shown as the help of a command")]
     /// Web pages of this origin, such as https://chat.example.com, may use the server, or * for all
     /// pages; may be given several times [default: its own page only]
     #[arg(long, value_name = "ORIGIN", value_parser = origin, help_heading = "Server")]
